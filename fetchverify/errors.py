@@ -1,0 +1,91 @@
+"""Errors that end a run, each with its exit code and the next thing to type; a single file's trouble is an `Outcome`."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process says to its caller; the README's table is rendered from here."""
+
+    CLEAN = 0
+    FINDINGS = 1
+    USAGE = 2
+    ABSENT = 3
+    NETWORK = 4
+    DISK = 5
+    LOCKED = 6
+    BUG = 70
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+    @property
+    def meaning(self) -> str:
+        """One line for people."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.CLEAN: "everything asked for is there and proved",
+    ExitCode.FINDINGS: "something was found broken, or could not be proved",
+    ExitCode.USAGE: "the command line was wrong",
+    ExitCode.ABSENT: "repo, revision or file absent, or access denied",
+    ExitCode.NETWORK: "network trouble; try again later, what arrived is kept",
+    ExitCode.DISK: "disk trouble: full, read-only, failing",
+    ExitCode.LOCKED: "another run holds the lock",
+    ExitCode.BUG: "a bug in fetchverify",
+    ExitCode.INTERRUPTED: "interrupted (SIGINT); partials are kept",
+    ExitCode.TERMINATED: "terminated (SIGTERM); partials are kept",
+}
+
+
+class FetchverifyError(Exception):
+    """The run cannot go on.
+
+    Attributes:
+        message: what happened and why; no final period, literals in backticks.
+        hint: the next thing to type or check, or None.
+    """
+
+    exit_code: ExitCode = ExitCode.BUG
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(FetchverifyError):
+    """The caller asked for something that makes no sense."""
+
+    exit_code = ExitCode.USAGE
+
+
+class AbsentError(FetchverifyError):
+    """Repo, revision or file does not exist, or may not be seen with this token."""
+
+    exit_code = ExitCode.ABSENT
+
+
+class UntrustedMetadataError(FetchverifyError):
+    """The server's metadata contradicts itself or would write outside the target; nothing was written."""
+
+    exit_code = ExitCode.FINDINGS
+
+
+class NetworkError(FetchverifyError):
+    """The network or the server failed for longer than we were willing to wait."""
+
+    exit_code = ExitCode.NETWORK
+
+
+class DiskError(FetchverifyError):
+    """The disk is full, read-only or failing; what was proved is kept."""
+
+    exit_code = ExitCode.DISK
+
+
+class LockedError(FetchverifyError):
+    """Another run holds what we need."""
+
+    exit_code = ExitCode.LOCKED

@@ -1,8 +1,12 @@
-"""Errors that end a run, each with its exit code and the next thing to type; a single file's trouble is an `Outcome`."""
+"""Errors that end a run, each with its exit code and the next thing to type; one file's trouble is an `Outcome`."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fetchverify.core.report import Report
 
 
 class ExitCode(IntEnum):
@@ -89,3 +93,12 @@ class LockedError(FetchverifyError):
     """Another run holds what we need."""
 
     exit_code = ExitCode.LOCKED
+
+
+class IncompleteError(FetchverifyError):
+    """The library's form of a run that ended with files missing; the command line prints the report instead."""
+
+    def __init__(self, message: str, *, report: Report) -> None:
+        super().__init__(message)
+        self.report = report
+        self.exit_code = report.exit_code

@@ -1,0 +1,178 @@
+"""The digest of one file while it arrives: bytes are consumed in file order, from memory where they still lie there.
+
+One thread a file in flight. What is no longer in memory is read again from the partial (the page cache, as a
+rule), so one slow connection at the frontier stalls nobody and memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+
+import xxhash
+
+from fetchverify.core.blocks import MiB, Tiling
+from fetchverify.core.manifest import Digest
+
+BUFFER_SIZE = MiB
+# A waiting thread looks this often whether the run was cancelled; the backup of being woken.
+_WAKE_S = 1.0
+
+
+def new_hash(digest: Digest, size: int) -> hashlib._Hash:
+    """Return a hash object that yields `digest.hex` when fed the file's `size` bytes.
+
+    Source: git hashes `blob <len>\\0` before the content (gitformat-pack, "object names").
+    """
+    if digest.algo == "sha256":
+        return hashlib.sha256()
+    state = hashlib.sha1(usedforsecurity=False)
+    state.update(b"blob %d\0" % size)
+    return state
+
+
+class BufferPool:
+    """At most `most` buffers of 1 MiB, shared by all connections of a run; thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._free: list[memoryview] = []
+        self._unmade = most
+        self._lock = threading.Lock()
+
+    def take(self) -> memoryview | None:
+        """Return a buffer, or None where all are in use."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            if not self._unmade:
+                return None
+            self._unmade -= 1
+        return memoryview(bytearray(BUFFER_SIZE))
+
+    def give(self, buffer: memoryview) -> None:
+        """Take a buffer back."""
+        with self._lock:
+            self._free.append(buffer)
+
+
+class InOrderHash:
+    """Consumes one file in order: `offer` and `landed` from any thread, `run` in a thread of its own.
+
+    Args:
+        read_into: reads the partial at an offset into a buffer, returns the count.
+        block_hashes: xxh3_128 by block index of what earlier runs left; checked as the frontier passes.
+        rotted: called from the hashing thread with the index of a block whose bytes do not match its record;
+            that block has to land again.
+    """
+
+    def __init__(
+        self,
+        digest: Digest,
+        tiling: Tiling,
+        *,
+        read_into: Callable[[memoryview, int], int],
+        block_hashes: dict[int, bytes],
+        pool: BufferPool,
+        rotted: Callable[[int], None],
+    ) -> None:
+        self._tiling = tiling
+        self._read_into = read_into
+        self._earlier = dict(block_hashes)
+        self._pool = pool
+        self._rotted = rotted
+        self._hash = new_hash(digest, tiling.size)
+        self._ready: dict[int, tuple[memoryview | None, int]] = {}
+        self._wake = threading.Condition()
+        self._stopped = False
+        self.frontier = 0
+
+    def offer(self, offset: int, buffer: memoryview, length: int) -> bool:
+        """Hand over bytes that are on disk already; returns True where the buffer is now ours.
+
+        False says that the caller keeps its buffer: memory is short, and the frontier far away.
+        """
+        with self._wake:
+            near = offset - self.frontier <= BUFFER_SIZE * 64
+            self._ready[offset] = (buffer if near else None, length)
+            if offset == self.frontier:
+                self._wake.notify()
+        return near
+
+    def wrote(self, offset: int, length: int) -> None:
+        """Say that these bytes are on disk and nowhere in memory."""
+        with self._wake:
+            self._ready[offset] = (None, length)
+            if offset == self.frontier:
+                self._wake.notify()
+
+    def forget(self, start: int, stop: int) -> None:
+        """Drop what was offered in `[start, stop)` and not consumed yet: it will come again."""
+        with self._wake:
+            for offset in [o for o in self._ready if start <= o < stop]:
+                buffer, _ = self._ready.pop(offset)
+                if buffer is not None:
+                    self._pool.give(buffer)
+
+    def stop(self) -> None:
+        """Make `run` return soon, without a digest."""
+        with self._wake:
+            self._stopped = True
+            self._wake.notify()
+
+    def run(self) -> str | None:
+        """Consume until the last byte; return the digest in hex, or None where stopped.
+
+        Raises:
+            OSError: the partial could not be read.
+        """
+        scratch = memoryview(bytearray(BUFFER_SIZE))
+        while self.frontier < self._tiling.size:
+            index, into_block = divmod(self.frontier, self._tiling.block_size)
+            if into_block == 0 and index in self._earlier:
+                self._consume_earlier(index, scratch)
+                continue
+            with self._wake:
+                while self.frontier not in self._ready and not self._stopped:
+                    self._wake.wait(_WAKE_S)
+                if self._stopped:
+                    break
+                buffer, length = self._ready.pop(self.frontier)
+            if buffer is None:
+                self._read_exactly(scratch[:length], self.frontier)
+                self._hash.update(scratch[:length])
+            else:
+                self._hash.update(buffer[:length])
+                self._pool.give(buffer)
+            self.frontier += length
+        self.forget(0, self._tiling.size)
+        return None if self._stopped else self._hash.hexdigest()
+
+    def _consume_earlier(self, index: int, scratch: memoryview) -> None:
+        """Feed one block of an earlier run; roll back where its bytes are no longer those of its record."""
+        block = self._tiling.block(index)
+        before, check, offset = self._hash.copy(), xxhash.xxh3_128(), block.start
+        while offset < block.stop and not self._stopped:
+            piece = scratch[: min(BUFFER_SIZE, block.stop - offset)]
+            self._read_exactly(piece, offset)
+            self._hash.update(piece)
+            check.update(piece)
+            offset += len(piece)
+        if offset < block.stop:
+            self.frontier = self._tiling.size  # stopped: nothing more is wanted
+            return
+        if check.digest() == self._earlier.pop(index):
+            self.frontier = block.stop
+        else:
+            self._hash = before
+            self._rotted(index)
+
+    def _read_exactly(self, into: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(into):
+            count = self._read_into(into[done:], offset + done)
+            if count == 0:
+                # Someone shortened the partial; zeros cannot match a digest, so the file is fetched again.
+                into[done:] = bytes(len(into) - done)
+                return
+            done += count

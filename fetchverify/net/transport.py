@@ -1,0 +1,322 @@
+"""Bytes of one range, strictly checked, read into the caller's buffers; which range and what then is left to `engine`.
+
+Everything here blocks and runs in worker threads.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fetchverify.core.blocks import Block
+from fetchverify.core.manifest import Manifest, RemoteFile
+from fetchverify.core.retry import Failure, Reason
+from fetchverify.net import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_MAX_REDIRECTS = 10
+# `fill` gives back what it has after this long, so that slow lines show progress and lose little when they break.
+_PATIENCE_S = 0.5
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_SHA1 = re.compile(r"[0-9a-f]{40}\Z")
+
+
+class TransferError(Exception):
+    """One request failed; `failure` says how, for `core.retry` to judge. Never leaves `engine`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+
+
+@dataclass(slots=True, kw_only=True)
+class Source:
+    """Where the bytes of one file can be asked for.
+
+    Attributes:
+        url: final address; may be signed, so it never reaches a message.
+        from_hub: the address is the endpoint's own: its ETag is the file's identity, and it may see the token.
+        etag: the strong ETag of the first range that came from here; every later range must carry the same.
+    """
+
+    url: str
+    from_hub: bool
+    etag: str | None = None
+
+
+class Body:
+    """The bytes of one response, read in order by one thread; `abort` may come from any other."""
+
+    def __init__(self, response: wire.Response, length: int) -> None:
+        self._response = response
+        self._chunks: Iterator[bytes] = response.iter_raw()
+        self._rest = memoryview(b"")
+        self._left = length
+        self._error: TransferError | None = None
+
+    def fill(self, into: memoryview) -> int:
+        """Read up to `len(into)` bytes; fewer only where the line is slow or broke, never 0.
+
+        Raises:
+            TransferError: the line broke, or the body is shorter or longer than the range; what came before
+                was returned by an earlier call.
+        """
+        if self._error is not None:
+            raise self._error
+        done, until = 0, time.monotonic() + _PATIENCE_S
+        while done < len(into):
+            if not self._rest:
+                if done and time.monotonic() > until:
+                    break
+                try:
+                    chunk = self._next_chunk()
+                except TransferError as error:
+                    if not done:
+                        raise
+                    self._error = error
+                    break
+                self._rest = memoryview(chunk)
+            count = min(len(into) - done, len(self._rest))
+            into[done : done + count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            done += count
+        self._left -= done
+        return done
+
+    def finish(self) -> None:
+        """Check that nothing follows, and leave the connection usable for the next request.
+
+        Raises:
+            TransferError: the body is longer than the range that was asked for.
+        """
+        if self._rest or self._chunk_or_none():
+            raise TransferError(Failure(reason=Reason.LONG_BODY, detail="more bytes than the range holds"))
+
+    def _next_chunk(self) -> bytes:
+        chunk = self._chunk_or_none()
+        if not chunk:
+            detail = f"the body ended {self._left} bytes early"
+            raise TransferError(Failure(reason=Reason.SHORT_BODY, detail=detail))
+        return chunk
+
+    def _chunk_or_none(self) -> bytes | None:
+        try:
+            return next((chunk for chunk in self._chunks if chunk), None)
+        except Exception as error:
+            raise TransferError(wire.failure_from(error)) from error
+
+
+class ByteClient:
+    """Asks one endpoint (and where it redirects to) for ranges of files; thread-safe.
+
+    Args:
+        endpoint: the trusted Hub or mirror; the token is sent to its origin alone.
+        connections: how many requests may be under way at once.
+        count: called once a request, for the report.
+    """
+
+    def __init__(self, endpoint: wire.Endpoint, *, connections: int, count: Callable[[], None]) -> None:
+        self._endpoint = endpoint
+        self._count = count
+        self._client = wire.new_client(connections)
+        self._stopped = threading.Event()
+        self._open: set[wire.Response] = set()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+    def abort(self) -> None:
+        """Make every read under way fail at once; no request is sent after this."""
+        self._stopped.set()
+        with self._lock:
+            responses = tuple(self._open)
+        for response in responses:
+            stream = response.extensions.get("network_stream")
+            raw = stream.get_extra_info("socket") if stream is not None else None
+            if raw is not None:
+                try:
+                    raw.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # closed already
+
+    def locate(self, manifest: Manifest, file: RemoteFile) -> Source:
+        """Return where `file` lies, after its headers were held against the tree's promise.
+
+        Raises:
+            TransferError: with `Reason.CONTRADICTED` where the headers name another digest, size or commit.
+        """
+        url = wire.resolve_url(self._endpoint, manifest.ref, manifest.commit, file.path)
+        with self._follow("HEAD", url, {}, manifest, file) as (response, at):
+            _expect_success(response, at, (200, 206))
+            return at
+
+    @contextmanager
+    def open(self, manifest: Manifest, file: RemoteFile, source: Source | None, span: Block | None) -> Iterator[Body]:
+        """Ask for the bytes of `span` (the whole file in one stream where None) and yield its body.
+
+        Args:
+            manifest: names repo and commit.
+            file: what is asked for; its size and digest are checked against every header that states them.
+            source: as `locate` found it; None asks the endpoint itself and follows its redirects.
+            span: a non-empty range of the file.
+
+        Raises:
+            TransferError: status, Content-Range, length, coding or identity are not what was asked for.
+
+        Source: RFC 9110 §14.2, §15.3.7.
+        """
+        headers = {} if span is None else {"Range": f"bytes={span.start}-{span.stop - 1}"}
+        if source is not None and source.etag is not None and span is not None:
+            headers["If-Range"] = source.etag
+        if source is None:
+            url = wire.resolve_url(self._endpoint, manifest.ref, manifest.commit, file.path)
+            opened = self._follow("GET", url, headers, manifest, file)
+        else:
+            opened = self._follow("GET", source.url, headers, manifest, file, at=source)
+        with opened as (response, at):
+            _expect_success(response, at, (200, 206))
+            _check_same_etag(response, source)
+            length = _checked_length(response, file, span)
+            yield Body(response, length)
+
+    @contextmanager
+    def _follow(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        manifest: Manifest,
+        file: RemoteFile,
+        at: Source | None = None,
+    ) -> Iterator[tuple[wire.Response, Source]]:
+        """Send, follow redirects by hand, check identity at each of the Hub's own answers."""
+        at = at or Source(url=url, from_hub=True)
+        for _ in range(_MAX_REDIRECTS):
+            with self._send(method, at, headers) as response:
+                if at.from_hub and response.status_code < 400:
+                    _check_identity(response, manifest, file)
+                location = response.headers.get("location")
+                if response.status_code not in (301, 302, 303, 307, 308) or location is None:
+                    yield response, at
+                    return
+            try:
+                target, from_hub = wire.decide_redirect(at.url, location, self._endpoint)
+            except wire.BadRedirectError as error:
+                raise TransferError(Failure(reason=Reason.BAD_REDIRECT, detail=str(error))) from error
+            at = Source(url=target, from_hub=from_hub)
+            if method == "HEAD" and not from_hub:
+                # The CDN's answer to HEAD tells nothing that the promise does not; its address is all we want.
+                yield response, at
+                return
+        raise TransferError(Failure(reason=Reason.REDIRECT_LOOP, detail=f"more than {_MAX_REDIRECTS} redirects"))
+
+    @contextmanager
+    def _send(self, method: str, at: Source, headers: Mapping[str, str]) -> Iterator[wire.Response]:
+        if self._stopped.is_set():
+            raise TransferError(Failure(reason=Reason.RESET, detail="stopped"))
+        request = self._client.build_request(
+            method,
+            at.url,
+            headers={**wire.base_headers(self._endpoint if at.from_hub else None), "Accept-Encoding": "identity", **headers},
+        )
+        self._count()
+        try:
+            response = self._client.send(request, stream=True)
+        except Exception as error:
+            raise TransferError(wire.failure_from(error)) from error
+        with self._lock:
+            self._open.add(response)
+        try:
+            yield response
+        finally:
+            with self._lock:
+                self._open.discard(response)
+            response.close()
+
+
+def _expect_success(response: wire.Response, at: Source, good: tuple[int, ...]) -> None:
+    if response.status_code < 300 and response.status_code not in good:
+        raise TransferError(Failure(reason=Reason.PROTOCOL, status=response.status_code, detail="unexpected status"))
+    if response.status_code >= 400:
+        raise TransferError(wire.failure_from_status(response, signed=not at.from_hub))
+
+
+def _check_same_etag(response: wire.Response, source: Source | None) -> None:
+    """Remember the first strong ETag of a source; a later one that differs ends this response."""
+    etag = response.headers.get("etag", "")
+    if source is None or not etag.startswith('"'):
+        return
+    if source.etag is None:
+        source.etag = etag
+    elif source.etag != etag:
+        raise TransferError(Failure(reason=Reason.REMOTE_CHANGED, detail="the file's ETag changed between two ranges"))
+
+
+def _check_identity(response: wire.Response, manifest: Manifest, file: RemoteFile) -> None:
+    """Hold what the Hub says in its headers against what its tree said.
+
+    Mirrors drop these headers, so an absent one says nothing; a present one that differs ends the file.
+    Source: huggingface_hub 2.4.0 `file_download.py::get_hf_file_metadata`.
+    """
+    told: list[str] = []
+    commit = response.headers.get("x-repo-commit")
+    if commit is not None and commit != manifest.commit:
+        told.append(f"commit `{commit[:40]}`, not `{manifest.commit}`")
+    linked = response.headers.get("x-linked-etag")
+    etag = linked or (response.headers.get("etag") if response.status_code < 300 else None)
+    if etag is not None:
+        plain = etag.removeprefix("W/").strip('"')
+        known = _SHA256 if file.digest.algo == "sha256" else _SHA1
+        # A sha1 where the tree promised sha256 is the pointer's git id or an opaque tag: no contradiction.
+        if known.match(plain) and plain != file.digest.hex:
+            told.append(f"{file.digest.algo} `{plain}`, not `{file.digest.hex}`")
+    size = response.headers.get("x-linked-size")
+    if size is not None and size != str(file.size):
+        told.append(f"{size[:20]} bytes, not {file.size}")
+    if told:
+        detail = "the download's headers contradict the tree: " + "; ".join(told)
+        raise TransferError(Failure(reason=Reason.CONTRADICTED, detail=detail))
+
+
+def _checked_length(response: wire.Response, file: RemoteFile, span: Block | None) -> int:
+    """Return how many bytes the body must hold, or raise what is wrong with the head."""
+    headers = response.headers
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise TransferError(Failure(reason=Reason.ENCODED, detail=f"the body is `{coding}`, identity was asked for"))
+    length = headers.get("content-length")
+    wanted = file.size if span is None else len(span)
+    if response.status_code == 200:
+        if headers.get("content-type", "").startswith("text/html") and length != str(file.size):
+            detail = "the server sent an HTML page instead of the file"
+            raise TransferError(Failure(reason=Reason.NOT_THE_FILE, detail=detail))
+        if length is not None and length != str(file.size):
+            detail = f"the server announces {length} bytes, the repo promises {file.size}"
+            raise TransferError(Failure(reason=Reason.WRONG_LENGTH, detail=detail))
+        if span is not None and len(span) != file.size:
+            raise TransferError(Failure(reason=Reason.RANGE_IGNORED, detail="200 to a range request"))
+        return wanted
+    assert span is not None
+    match = _CONTENT_RANGE.match(headers.get("content-range", ""))
+    if (
+        match is None
+        or (int(match[1]), int(match[2]) + 1) != (span.start, span.stop)
+        or match[3] not in ("*", str(file.size))
+    ):
+        detail = f"asked for bytes {span.start}-{span.stop - 1}/{file.size}, got `{headers.get('content-range', '')[:80]}`"
+        raise TransferError(Failure(reason=Reason.WRONG_RANGE, detail=detail))
+    if length is not None and length != str(wanted):
+        detail = f"the server announces {length} bytes for a range of {wanted}"
+        raise TransferError(Failure(reason=Reason.WRONG_LENGTH, detail=detail))
+    return wanted

@@ -1,0 +1,392 @@
+"""Data and journal of one unfinished file, kept so that a killed run goes on where it stopped; proving is left to `engine`.
+
+`<area>/partial/<digest key>/` holds `data`, `journal` and the owner's records. Where that directory belongs to
+somebody who may still be at work, ours is `<digest key>.<8 hex>` beside it, and begins with a copy of what they had.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import xxhash
+
+from fetchverify.core.blocks import (
+    BLOCK_SIZE,
+    BlockMap,
+    Tiling,
+    decode_journal,
+    encode_header,
+    encode_record,
+)
+from fetchverify.core.manifest import Digest
+from fetchverify.errors import DiskError, LockedError
+from fetchverify.store.disk import Disk
+from fetchverify.store.owner import Hold, Life, Owner, claim, look, myself
+
+_GONE = ".gone-"  # a directory on its way out; never looked at again
+
+
+def read_journal(folder: Path, tiling: Tiling, key: str) -> tuple[BlockMap, int]:
+    """Return what a partial's journal vouches for and its valid length; nothing where data or journal do not fit."""
+    try:
+        if (folder / "data").lstat().st_size != tiling.size:
+            return BlockMap(tiling=tiling, hashes={}), 0
+        raw = (folder / "journal").read_bytes()
+    except OSError:
+        return BlockMap(tiling=tiling, hashes={}), 0
+    return decode_journal(raw, tiling, key)
+
+
+def _candidates(area: Path, key: str) -> Iterator[Path]:
+    base = area / "partial"
+    try:
+        names = os.listdir(base)
+    except OSError:
+        return
+    for name in sorted(names):
+        if name == key or (name.startswith(key + ".") and len(name) == len(key) + 9):
+            yield base / name
+
+
+def partial_keys(area: Path) -> frozenset[str]:
+    """Return the digest keys for which something unfinished lies in the area."""
+    try:
+        return frozenset(name.partition(".")[0] for name in os.listdir(area / "partial") if name[0] != ".")
+    except OSError:
+        return frozenset()
+
+
+def landed_bytes(area: Path, digest: Digest, size: int, *, block_size: int = BLOCK_SIZE) -> int:
+    """Return how many bytes a resumed download need not fetch, as far as the journal says; reads no data."""
+    tiling = Tiling(size=size, block_size=block_size)
+    found = (read_journal(folder, tiling, digest.key)[0].landed for folder in _candidates(area, digest.key))
+    return max(found, default=0)
+
+
+class Partial:
+    """One unfinished file, owned by this process until `close` or `discard`.
+
+    `read_into`, `write`, `record`, `drop` and `sync` may be called from several threads at once.
+
+    Attributes:
+        path: of the data file.
+        landed: live view of the blocks that the journal vouches for.
+    """
+
+    def __init__(self, disk: Disk, folder: Path, hold: Hold, digest: Digest, tiling: Tiling) -> None:
+        """Start on a claimed directory; use `open`."""
+        self.digest = digest
+        self.tiling = tiling
+        self.path = folder / "data"
+        self._disk = disk
+        self._folder = folder
+        self._hold = hold
+        self._lock = threading.Lock()  # journal, `landed`, `_unsynced`
+        self._syncing = threading.Lock()
+        self._unsynced: set[int] = set()
+        self._broken: DiskError | None = None
+        self._data: int | None = None
+        self._journal: int | None = None
+        self.landed = BlockMap(tiling=tiling, hashes={})
+
+    @classmethod
+    def open(cls, disk: Disk, area: Path, digest: Digest, size: int, *, block_size: int = BLOCK_SIZE) -> Partial:
+        """Return the partial of this digest, with what earlier runs left.
+
+        A directory whose last owner is provably gone is taken over. Where that cannot be proved, its journalled
+        blocks are reflinked or copied into a directory of our own and the foreign one is left alone.
+
+        Raises:
+            LockedError: somebody (perhaps this very process) is downloading the file now.
+            DiskError: the disk is full, read-only or failing.
+        """
+        tiling = Tiling(size=size, block_size=block_size)
+        disk.make_dirs(area / "partial")
+        folder, hold, foreign = _settle(disk, area, tiling, digest.key)
+        self = cls(disk, folder, hold, digest, tiling)
+        try:
+            self._load()
+            for other in foreign:
+                self._take_from(other)
+        except BaseException:
+            self._abandon()
+            raise
+        return self
+
+    # -- opening
+
+    def _load(self) -> None:
+        block_map, valid = read_journal(self._folder, self.tiling, self.digest.key)
+        if valid == 0:
+            self._disk.unlink(self._folder / "journal", missing_ok=True)
+            self._disk.unlink(self.path, missing_ok=True)
+            self._data = self._disk.create(self.path)
+            try:
+                self._disk.preallocate(self._data, self.tiling.size)
+            except DiskError:
+                self._disk.unlink(self.path, missing_ok=True)  # ext4 keeps what it could reserve: the disk stays full
+                raise
+            self._rewrite_journal({})
+            self._disk.fsync_dir(self._folder)
+            return
+        self._data = self._disk.open_rw(self.path)
+        self._journal = self._disk.open_rw(self._folder / "journal", append=True)
+        self.landed = block_map
+        if os.fstat(self._journal).st_size != valid:  # a torn record: what is appended behind it would be lost
+            self._disk.truncate(self._journal, valid)
+
+    def _take_from(self, folder: Path) -> None:
+        """Copy the blocks that a foreign partial has and ours has not; each is hashed on the way."""
+        theirs, _ = read_journal(folder, self.tiling, self.digest.key)
+        wanted = {index: found for index, found in theirs.hashes.items() if index not in self.landed.hashes}
+        if not wanted or self._data is None:
+            return
+        try:
+            source = os.open(folder / "data", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return
+        try:
+            if not self.landed.hashes and os.fstat(source).st_size == self.tiling.size:
+                if self._disk.clone_into(source, self._data):
+                    # Their late writes do not reach a reflink; what they tore is seen by the resuming pass.
+                    for index, found in wanted.items():
+                        self.record(index, found)
+                    return
+            for index, found in sorted(wanted.items()):
+                block = self.tiling.block(index)
+                data = os.pread(source, len(block), block.start)
+                if len(data) == len(block) and xxhash.xxh3_128_digest(data) == found:
+                    self.write(data, block.start)
+                    self.record(index, found)
+        except OSError:
+            return  # they are unreadable: their bytes are fetched again
+        finally:
+            os.close(source)
+
+    def _rewrite_journal(self, hashes: dict[int, bytes]) -> None:
+        """Replace the journal by one that vouches for `hashes` alone; durable when it returns."""
+        records = (encode_record(self.tiling, self.digest.key, index, found) for index, found in hashes.items())
+        raw = encode_header(self.tiling, self.digest.key) + b"".join(records)
+        self._disk.write_file(self._folder / "journal", raw)
+        previous, self._journal = self._journal, self._disk.open_rw(self._folder / "journal", append=True)
+        if previous is not None:
+            self._disk.close(previous)
+
+    # -- bytes
+
+    def read_into(self, buf: memoryview, offset: int) -> int:
+        """Fill `buf` from `offset` and return how many bytes came; fewer only at the file's end."""
+        done = 0
+        try:
+            while done < len(buf):
+                count = os.preadv(self._open_data(), [buf[done:]], offset + done)
+                if count == 0:
+                    break
+                done += count
+        except OSError as error:
+            raise DiskError(f"cannot read `{self.path}`: {error.strerror}") from error
+        return done
+
+    def write(self, data: memoryview | bytes, offset: int) -> None:
+        """Write bytes of a block that has not been recorded yet."""
+        if self._broken is not None:
+            raise self._broken
+        self._disk.write_at(self._open_data(), data, offset)
+
+    def record(self, index: int, block_hash: bytes) -> None:
+        """Note that the block's bytes are written and have this xxh3_128; a second record of a block is ignored."""
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            if index in self.landed.hashes:
+                return
+            self.tiling.block(index)  # an index that the tiling does not have is a bug
+            journal = self._open_journal()
+            end = os.fstat(journal).st_size
+            try:
+                self._disk.append(journal, encode_record(self.tiling, self.digest.key, index, block_hash))
+            except DiskError:
+                self._disk.truncate(journal, end)  # half a record would hide all that follow
+                raise
+            self.landed.hashes[index] = block_hash
+            self._unsynced.add(index)
+
+    def drop(self, indexes: Iterable[int]) -> None:
+        """Forget blocks whose bytes do not match, durably: no later run trusts them."""
+        with self._lock:
+            self._drop(indexes)
+
+    def _drop(self, indexes: Iterable[int]) -> None:
+        gone = {index for index in indexes if index in self.landed.hashes}
+        if not gone:
+            return
+        for index in gone:
+            del self.landed.hashes[index]
+        self._unsynced -= gone
+        self._rewrite_journal(self.landed.hashes)
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """Bytes of blocks that landed since the last `sync`: what a power cut could take."""
+        with self._lock:
+            return sum(len(self.tiling.block(index)) for index in self._unsynced)
+
+    def sync(self) -> None:
+        """Make what landed survive a power cut: the data, then the journal.
+
+        Raises:
+            DiskError: the system could not write. The blocks since the last sync are dropped, because the kernel
+                may show their bytes and never write them; every further write fails.
+        """
+        with self._syncing:
+            with self._lock:
+                if self._broken is not None:
+                    raise self._broken
+                pending, self._unsynced = self._unsynced, set()
+            if not pending:
+                return
+            try:
+                self._disk.fsync(self._open_data())
+                self._disk.fsync(self._open_journal())
+            except DiskError as error:
+                self._fail(error, pending)
+                raise
+
+    def _fail(self, error: DiskError, pending: set[int]) -> None:
+        with self._lock:
+            self._broken = error
+            try:
+                self._drop(pending | self._unsynced)
+            except DiskError:
+                # Not even the shortened journal could be written: without any, all is fetched again.
+                self.landed.hashes.clear()
+                self._disk.unlink(self._folder / "journal", missing_ok=True)
+
+    def _open_data(self) -> int:
+        if self._data is None:
+            raise ValueError("the partial is closed")
+        return self._data
+
+    def _open_journal(self) -> int:
+        if self._journal is None:
+            raise ValueError("the partial is closed")
+        return self._journal
+
+    # -- the end
+
+    def close(self) -> None:
+        """Keep everything for a later run: sync, and let the next owner in. Closing twice is harmless."""
+        try:
+            if self._data is not None and self._broken is None:
+                self.sync()
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        try:
+            self._close_files()
+        finally:
+            self._hold.release()
+
+    def _close_files(self) -> None:
+        data, self._data = self._data, None
+        journal, self._journal = self._journal, None
+        for fd in (data, journal):
+            if fd is not None:
+                self._disk.close(fd)
+
+    def seal(self) -> Path:
+        """Sync the whole file, close every writable descriptor and return the data's path, ready to be renamed.
+
+        The directory stays ours until `discard`.
+        """
+        if self.landed.missing():
+            raise ValueError("not every block landed")
+        if self._broken is not None:
+            raise self._broken
+        with self._syncing:
+            try:
+                self._disk.fsync(self._open_data())
+            except DiskError as error:
+                self._fail(error, set())
+                raise
+            self._close_files()
+        return self.path
+
+    def discard(self) -> None:
+        """Remove the directory and what is left in it; also after publishing."""
+        try:
+            self._close_files()
+            gone = self._folder.parent / f"{_GONE}{secrets.token_hex(8)}"
+            try:
+                self._disk.rename(self._folder, gone)  # at once, so that nobody claims what is going away
+            except DiskError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+            self._disk.remove_tree(gone)
+            self._discard_orphans()
+        finally:
+            self._hold.drop()
+
+    def _discard_orphans(self) -> None:
+        """Remove what dead owners left under the same digest: it is of no use any more."""
+        me = myself()
+        for folder in _candidates(self._folder.parent.parent, self.digest.key):
+            tenancy = look(folder, me)
+            hold = claim(self._disk, folder, tenancy, me) if tenancy.life is Life.DEAD else None
+            if hold is not None:
+                self._disk.remove_tree(folder)
+                hold.drop()
+
+    def __enter__(self) -> Partial:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _settle(disk: Disk, area: Path, tiling: Tiling, key: str) -> tuple[Path, Hold, list[Path]]:
+    """Return a directory that is ours now, our hold on it, and foreign ones to copy from."""
+    me = myself()
+    for name in os.listdir(area / "partial"):
+        if name.startswith(_GONE):
+            disk.remove_tree(area / "partial" / name)
+    for _ in range(1000):
+        free: list[tuple[int, Path]] = []
+        foreign: list[Path] = []
+        tenancies = {folder: look(folder, me) for folder in _candidates(area, key)}
+        for folder, tenancy in tenancies.items():
+            match tenancy.life:
+                case Life.LIVE:
+                    raise _locked(key, tenancy.owner)
+                case Life.DEAD:
+                    free.append((read_journal(folder, tiling, key)[0].landed, folder))
+                case Life.UNKNOWN:
+                    foreign.append(folder)
+        if free:
+            folder = max(free)[1]
+        elif foreign:
+            folder = area / "partial" / f"{key}.{secrets.token_hex(4)}"
+            disk.make_dir(folder)
+        else:
+            folder = area / "partial" / key
+            disk.make_dir(folder)
+        hold = claim(disk, folder, tenancies.get(folder) or look(folder, me), me)
+        if hold is not None:
+            return folder, hold, foreign
+    raise LockedError(f"`{key}` is claimed again and again by others", hint="try again in a moment")
+
+
+def _locked(key: str, owner: Owner | None) -> LockedError:
+    if owner is None:
+        return LockedError(f"`{key}` is being downloaded by another process")
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.since))
+    return LockedError(
+        f"`{key}` is being downloaded by process {owner.pid} since {since}",
+        hint=f"wait for it, or end it (`kill {owner.pid}`) and run the same command again",
+    )

@@ -1,0 +1,106 @@
+"""Events added up: how far the whole run is, and how fast it goes; showing that is left to `terminal`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from fetchverify import events
+from fetchverify.core.report import OutcomeKind
+from fetchverify.errors import ExitCode
+from fetchverify.sinks import human
+
+# Long enough to ride over the pause between two files, short enough to notice a line that went bad.
+_WINDOW_S = 20.0
+
+
+class Tally:
+    """What the events so far amount to.
+
+    Attributes:
+        files: how many files were selected; 0 before the plan is known.
+        size: their bytes.
+        done: files that are there and proved.
+        failed: files that ended otherwise.
+        active: files under way, oldest first: path to `(size, received, verified)`.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._samples: deque[tuple[float, int]] = deque()
+        self._finished_bytes = 0
+        self.files = self.size = self.done = self.failed = 0
+        self.active: dict[str, tuple[int, int, int]] = {}
+
+    def __call__(self, event: events.Event) -> None:
+        """Add one event."""
+        match event:
+            case events.Resolved(files=files, size=size) | events.Planned(files=files, size=size):
+                self.files, self.size = files, size
+            case events.FileStarted(path=path, size=size, landed=landed):
+                self.active[path] = (size, landed, 0)
+            case events.Progress(path=path, received=received, verified=verified) if path in self.active:
+                self.active[path] = (self.active[path][0], received, verified)
+            case events.FileFinished(path=path, size=size, outcome=outcome):
+                self.active.pop(path, None)
+                if OutcomeKind(outcome).exit_code is ExitCode.CLEAN:
+                    self.done += 1
+                    self._finished_bytes += size
+                else:
+                    self.failed += 1
+            case _:
+                return
+        self._sample()
+
+    def _sample(self) -> None:
+        now = self._clock()
+        # A burst of small files is one sample: the window must not grow with their number.
+        if len(self._samples) > 1 and now - self._samples[-2][0] < 0.25:
+            self._samples.pop()
+        self._samples.append((now, self.verified))
+        while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW_S:
+            self._samples.popleft()
+
+    @property
+    def verified(self) -> int:
+        """Bytes proved so far, or on their way through the hash."""
+        return self._finished_bytes + sum(verified for _, _, verified in self.active.values())
+
+    @property
+    def kept(self) -> int:
+        """Bytes that a later run need not fetch: published files, and what landed of the others."""
+        return self._finished_bytes + sum(received for _, received, _ in self.active.values())
+
+    @property
+    def bytes_per_s(self) -> float | None:
+        """Speed of the last seconds; None before there are two moments to compare."""
+        if len(self._samples) < 2:
+            return None
+        (then, before), (_, after) = self._samples[0], self._samples[-1]
+        now = self._clock()
+        return max(0, after - before) / (now - then) if now > then else None
+
+    def figures(self) -> str:
+        """Return `1.2 GB of 9.8 GB, 95 MB/s, 3 of 9 files, 1m30s left`."""
+        speed = self.bytes_per_s
+        parts = [f"{human.size(self.verified)} of {human.size(self.size)}"]
+        if speed:
+            parts.append(human.rate(speed))
+        parts.append(f"{self.done} of {human.count(self.files, 'file')}")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if speed and self.size > self.verified:
+            parts.append(f"{human.duration((self.size - self.verified) / speed)} left")
+        return ", ".join(parts)
+
+    def line(self) -> str:
+        """Return the figures with the share that is done in front: `12% 1.2 GB of …`."""
+        # Rounded down: 100% is said when nothing is missing.
+        share = 100 * self.verified // self.size if self.size else 0
+        return f"{share}% {self.figures()}"
+
+    def interrupted(self) -> str:
+        """Return what an interrupted run leaves behind."""
+        if not self.files:
+            return "nothing was written yet"
+        return f"{self.done} of {human.count(self.files, 'file')} published, {human.size(self.kept)} kept"

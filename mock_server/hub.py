@@ -40,7 +40,8 @@ class MockHub:
         host: the address to listen on.
         port: the Hub's port; 0 is any free one.
         cdn_port: the CDN's port.
-        url_host: the host name in URLs, where it is not `host` (for certificates).
+        cdn_host: the name of `host` in URLs of the CDN and the third origin. It differs from the Hub's, because
+            huggingface_hub 1.x takes a redirect to another port of the same host for one within the Hub.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class MockHub:
         host: str = "127.0.0.1",
         port: int = 0,
         cdn_port: int = 0,
-        url_host: str | None = None,
+        cdn_host: str | None = None,
     ) -> None:
         self.world = world if world is not None else World()
         settings = Settings(
@@ -80,7 +81,7 @@ class MockHub:
         self.ledger = Ledger()
         self._ssl = ssl_context
         self._host = host
-        self._url_host = url_host or host
+        self._cdn_host = cdn_host or ("localhost" if host == "127.0.0.1" else host)
         self._ports: dict[Origin, int] = {"hub": port, "cdn": cdn_port, "other": 0}
         self._server: Server | None = None
 
@@ -159,7 +160,7 @@ class MockHub:
 
     def _endpoint(self, origin: Origin) -> str:
         scheme = "https" if self._ssl is not None else "http"
-        return f"{scheme}://{self._url_host}:{self._ports[origin]}"
+        return f"{scheme}://{self._host if origin == 'hub' else self._cdn_host}:{self._ports[origin]}"
 
     def _handle(self, request: Request) -> Answer:
         started = time.monotonic()

@@ -4,7 +4,7 @@ import fnmatch
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import get_args
 
 from mock_server.messages import Origin, Route
@@ -259,8 +259,13 @@ Nth = int | Sequence[int] | str
 
 
 def kind_of(fault: Fault) -> str:
-    """Return the name of a fault in scenario files: `WrongContentRange` is `wrong-content-range`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", type(fault).__name__).lower()
+    """Return the name of a fault in scenario files and in the ledger."""
+    return kind_of_type(type(fault))
+
+
+def kind_of_type(fault: type[Fault]) -> str:
+    """Return the name of a kind of fault: `WrongContentRange` is `wrong-content-range`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", fault.__name__).lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,8 +405,3 @@ def _nth_hits(nth: Nth, count: int) -> bool:
         case ["from", number] if number.isdigit():
             return count >= int(number)
     raise ValueError(f'nth `{nth}` is none of a number, a list, "every", "every N", "first N", "from N"')
-
-
-def fault_fields(fault: type[Fault]) -> set[str]:
-    """Return the names of a fault's parameters."""
-    return {item.name for item in fields(fault)}

@@ -1,0 +1,306 @@
+"""The hub's cache layout of one repo: blobs by digest, snapshots of links, refs; every reader of it stays safe."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoKind, RepoPath
+from fetchverify.core.plan import Copy, Seen
+from fetchverify.errors import DiskError, UntrustedMetadataError
+from fetchverify.store import relink, sharedblobs, trees
+from fetchverify.store.area import AREA_NAME, CACHEDIR_TAG, Area, real_folders
+from fetchverify.store.disk import Disk
+from fetchverify.store.layout import How, OnWait, hub_lock
+from fetchverify.store.partial import landed_bytes, partial_keys
+from fetchverify.store.proofs import Proofs
+
+
+class HubCache:
+    """One repo in the hub's cache; implements `Layout`.
+
+    Attributes:
+        root: the repo's folder, `models--org--name`.
+        cache_dir: the cache's folder.
+    """
+
+    copies_cost_space = False
+
+    def __init__(self, disk: Disk, cache_dir: Path, folder_name: str) -> None:
+        self.cache_dir = cache_dir.absolute()
+        self.root = self.cache_dir / folder_name
+        self._disk = disk
+        self._area = Area(disk, self.root / AREA_NAME)
+        self._commit: Commit | None = None
+
+    @classmethod
+    def for_repo(cls, disk: Disk, cache_dir: Path, kind: RepoKind, repo_id: str) -> HubCache:
+        """Return the repo's part of a cache; nothing need exist yet."""
+        parts = repo_id.split("/")
+        if len(parts) > 2 or not all(trees.is_safe_path(part) and "--" not in part for part in parts):
+            raise UntrustedMetadataError(f"`{repo_id}` is not a repo's name")
+        return cls(disk, cache_dir, "--".join([f"{kind}s", *parts]))
+
+    @property
+    def area(self) -> Path:
+        """Our own folder; the hub's scanner does not see it there."""
+        return self._area.path
+
+    @property
+    def proofs(self) -> Proofs:
+        """The ledger of what was verified in this repo."""
+        return self._area.proofs
+
+    @property
+    def target(self) -> Path:
+        """The snapshot folder of the manifest that was observed or begun last."""
+        if self._commit is None:
+            raise ValueError("no manifest yet")
+        return self.root / "snapshots" / self._commit
+
+    def blob(self, digest: Digest) -> Path:
+        """Return the blob's path: the hub names it by the ETag, which is the digest."""
+        return self.root / "blobs" / digest.hex
+
+    # -- looking
+
+    def observe(self, manifest: Manifest, files: Sequence[RemoteFile]) -> Mapping[RepoPath, Seen]:
+        """Return what lies in the cache for each of `files`."""
+        self._commit = manifest.commit
+        unfinished = partial_keys(self.area)
+        look = _Look(self, self.target)
+        seen: dict[RepoPath, Seen] = {}
+        for file in files:
+            landed = landed_bytes(self.area, file.digest, file.size) if file.digest.key in unfinished else 0
+            seen[file.path] = look.at(file, landed)
+        return seen
+
+    def find_blob(self, digest: Digest) -> Copy | None:
+        """Return the blob's bytes, links followed; None where there is none."""
+        path = str(self.blob(digest))
+        try:
+            found = os.lstat(path)
+            if stat.S_ISLNK(found.st_mode):
+                path = os.path.realpath(path)
+                found = os.stat(path)
+        except OSError:
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        return Copy(where=path, size=found.st_size, proved=self.proofs.knows(digest, found))
+
+    def read_tree(self, commit: str) -> tuple[RemoteFile, ...] | None:
+        """Return the cached listing of a commit; None where it is absent or in any way invalid."""
+        return trees.read_tree(self.root, commit)
+
+    def read_ref(self, revision: str) -> Commit | None:
+        """Return the commit that the ref names; a commit stands for itself."""
+        if trees.is_commit(revision):
+            return Commit(revision)
+        parts = trees.ref_parts(revision)
+        if parts is None:
+            return None
+        try:
+            return trees.parse_commit(self.root.joinpath("refs", *parts).read_bytes())
+        except OSError:
+            return None
+
+    # -- writing
+
+    def begin(self, manifest: Manifest) -> None:
+        """Create the repo's folders, the cache's tag and the full listing."""
+        self._commit = manifest.commit
+        # `snapshots` first: a repo folder without it is a corrupted repo to the hub's scanner.
+        self._disk.make_dirs(self.root / "snapshots")
+        self._disk.make_dirs(self.root / "blobs")
+        self._area.prepare()
+        tag = self.cache_dir / "CACHEDIR.TAG"
+        if not tag.exists():
+            self._disk.write_file(tag, CACHEDIR_TAG.encode(), staging=self._area.staging, durable=False)
+        trees.write_tree(self._disk, self.root, manifest, staging=self._area.staging)
+        self._area.soil(self.root)
+        self._area.soil(self.cache_dir)
+        relink.mend(self._disk, self._area, self.root)
+
+    def lock(
+        self, file: RemoteFile, on_wait: OnWait, timeout_s: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold the lock that the hub's client holds for its whole download of this blob."""
+        path = self.cache_dir / ".locks" / self.root.name / f"{file.digest.hex}.lock"
+        return hub_lock(self._disk, path, on_wait, timeout_s)
+
+    def publish_data(self, files: Sequence[RemoteFile], data: Path) -> None:
+        """Make `data` the blob, and link every path of `files` to it."""
+        self._publish_blobs([(files, data)])
+
+    def publish_bytes(self, file: RemoteFile, data: bytes) -> None:
+        """Publish a small proved file."""
+        self._publish_blobs([([file], self._area.stage(data))])
+
+    def publish_many(self, contents: Sequence[tuple[RemoteFile, bytes]]) -> None:
+        """Publish many small proved files; those of one digest share a blob."""
+        groups: dict[Digest, tuple[list[RemoteFile], bytes]] = {}
+        for file, data in contents:
+            groups.setdefault(file.digest, ([], data))[0].append(file)
+        staged = self._area.stage_many([data for _, data in groups.values()])
+        self._publish_blobs([(files, path) for (files, _), path in zip(groups.values(), staged, strict=True)])
+
+    def _publish_blobs(self, blobs: Sequence[tuple[Sequence[RemoteFile], Path]]) -> None:
+        for files, data in blobs:
+            self._area.give_mode(data)
+            # Whatever has this name (also a link into the shared store) is replaced, never written through.
+            self._disk.rename(data, self.blob(files[0].digest))
+        # A link must not survive a power cut that its blob did not.
+        self._disk.fsync_dir(self.root / "blobs")
+        for files, _ in blobs:
+            for file in files:
+                self._link(file)
+            relink.restore(self._disk, self._area, self.root, files[0].digest)
+            self.proofs.add(files[0].digest, self.blob(files[0].digest).stat())
+
+    def publish_copy(self, file: RemoteFile, source: Copy) -> How:
+        """Link the path to the blob; bytes that lie elsewhere become the blob first."""
+        blob = self.blob(file.digest)
+        if os.path.realpath(blob) == os.path.realpath(source.where):
+            # Whoever wrote it may not have synced it.
+            self._disk.fsync_path(blob)
+            self._disk.fsync_dir(blob.parent)
+            self._link(file)
+            relink.restore(self._disk, self._area, self.root, file.digest)
+            return "linked"
+        if sharedblobs.link(self.cache_dir, blob, file, source):
+            self._disk.fsync_path(blob)
+            self._disk.fsync_dir(blob.parent)
+            self._link(file)
+            return "linked"
+        copied = self._area.temporary()
+        how = self._disk.clone_or_copy(source.where, copied)
+        if copied.stat().st_size != file.size:
+            self._disk.unlink(copied)
+            raise DiskError(f"`{source.where}` changed while it was copied")
+        self._publish_blobs([([file], copied)])
+        return how
+
+    def _link(self, file: RemoteFile) -> None:
+        *folders, name = file.path.split("/")
+        parent = real_folders(self._disk, self._area, self.root, ("snapshots", self.target.name, *folders))
+        relink.link_to_blob(self._disk, self._area, parent / name, self.blob(file.digest), depth=2 + len(folders))
+
+    def unpublish(self, file: RemoteFile) -> Path | None:
+        """Remove the links to a bad blob, in all snapshots, and return the blob."""
+        pointer = self.target.joinpath(*file.path.split("/"))
+        blob = self.blob(file.digest)
+        found = self.find_blob(file.digest)
+        if os.path.islink(pointer) and not relink.leads_to(pointer, blob):
+            self._disk.unlink(pointer, missing_ok=True)  # it led to another file, whose bytes may be right
+            self._area.soil(pointer.parent)
+        elif pointer.is_file() and not pointer.is_symlink() and not _same(pointer, blob):
+            return None if self.proofs.knows(file.digest, pointer.lstat()) else pointer  # a copy, where links are not to be had
+        if found is not None and found.proved:
+            return None
+        if os.path.lexists(blob):
+            relink.cut(self._disk, self._area, self.root, file.digest)
+        if blob.is_symlink():
+            self._disk.unlink(blob, missing_ok=True)  # the payload is shared with other repos: not ours to move
+            self._area.soil(blob.parent)
+            return None
+        return blob if blob.exists() else None
+
+    def finish(self, manifest: Manifest) -> None:
+        """Make links and folders durable, then let the ref move."""
+        real_folders(self._disk, self._area, self.root, ("snapshots", manifest.commit))
+        self._area.soil(self.root / "snapshots")
+        self._area.sync_folders()
+        self.proofs.flush()
+        revision = manifest.ref.revision
+        if trees.is_commit(revision) or self.read_ref(revision) == manifest.commit:
+            return
+        parts = trees.ref_parts(revision)
+        if parts is None:
+            raise UntrustedMetadataError(f"`{revision}` cannot be the name of a revision")
+        folder = real_folders(self._disk, self._area, self.root, ("refs", *parts[:-1]))
+        # Staged elsewhere: the hub's scanner takes every file below `refs` for a ref.
+        self._disk.write_file(folder / parts[-1], manifest.commit.encode(), staging=self._area.staging)
+        self._area.sync_folders()
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samestat(one.stat(), other.stat())
+    except OSError:
+        return False
+
+
+class _Look:
+    """One pass over many files; strings and cached folders, because a snapshot may have 100,000 of them."""
+
+    def __init__(self, cache: HubCache, target: Path) -> None:
+        self._cache = cache
+        self._target = f"{target}/"
+        self._blobs = f"{cache.root}/blobs/"
+        self._proofs = cache.proofs
+        self._folders: dict[str, str | None] = {}  # folder in the snapshot -> obstacle
+
+    def at(self, file: RemoteFile, landed: int) -> Seen:
+        """Return what lies there for one file."""
+        path = self._target + file.path
+        folder, slash, _ = file.path.rpartition("/")
+        obstacle = self._obstacle(folder) if slash else None
+        if obstacle is not None:
+            return Seen(landed=landed, obstacle=obstacle)
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return Seen(copies=self._copies(file, None), landed=landed)
+        except OSError as error:
+            return Seen(landed=landed, obstacle=f"`{path}` cannot be looked at: {error.strerror}")
+        if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode)):
+            return Seen(landed=landed, obstacle=f"`{path}` is a folder or a special file")
+        blob = self._blobs + file.digest.hex
+        linked_right = True
+        where = path
+        if stat.S_ISLNK(mode):
+            aim = os.readlink(path)
+            linked_right = aim == "../" * (2 + file.path.count("/")) + "blobs/" + file.digest.hex or (
+                os.path.normpath(os.path.join(os.path.dirname(path), aim)) == blob
+            )
+            where = blob if linked_right and not os.path.islink(blob) else os.path.realpath(path)
+        try:
+            found = os.stat(where)
+        except OSError:
+            return Seen(linked_right=linked_right, copies=self._copies(file, None), landed=landed)
+        if not stat.S_ISREG(found.st_mode):
+            return Seen(landed=landed, obstacle=f"`{path}` leads to a folder or a special file")
+        published = Copy(where=where, size=found.st_size, proved=self._proofs.knows(file.digest, found))
+        return Seen(
+            published=published, linked_right=linked_right, copies=self._copies(file, where), landed=landed
+        )
+
+    def _obstacle(self, folder: str) -> str | None:
+        if folder in self._folders:
+            return self._folders[folder]
+        parent, slash, _ = folder.rpartition("/")
+        why = self._obstacle(parent) if slash else None
+        if why is None:
+            try:
+                mode = os.lstat(self._target + folder).st_mode
+                if not stat.S_ISDIR(mode):
+                    what = "a symbolic link" if stat.S_ISLNK(mode) else "not a folder"
+                    why = f"`{self._target}{folder}` is {what}"
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                why = f"`{self._target}{folder}` cannot be looked at: {error.strerror}"
+        self._folders[folder] = why
+        return why
+
+    def _copies(self, file: RemoteFile, published: str | None) -> tuple[Copy, ...]:
+        blob = self._blobs + file.digest.hex
+        if published == blob:
+            return ()
+        found = (self._cache.find_blob(file.digest), sharedblobs.find(self._cache.cache_dir, file, self._proofs))
+        copies = {copy.where: copy for copy in found if copy is not None and copy.where != published}
+        return tuple(copies.values())

@@ -1,0 +1,138 @@
+"""The ledger of what was verified, so that an unchanged file is not hashed twice; it may forget, but never lie.
+
+A line says: the file with this device, inode, size and mtime had this digest. It is written only after the bytes it
+speaks of are durable, because a power cut can take bytes and leave size and mtime standing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import xxhash
+
+from fetchverify.core.manifest import Digest
+from fetchverify.errors import DiskError
+from fetchverify.store.disk import Disk
+
+_BATCH = 256
+# Below this a ledger is not worth rewriting, however stale.
+_COMPACT_FROM = 4096
+_ALGOS = {"sha256": 64, "git-sha1": 40}
+
+
+def _sealed(body: str) -> str:
+    return f"{xxhash.xxh3_64_hexdigest(body.encode())} {body}\n"
+
+
+class Proofs:
+    """The ledger of one area. Thread-safe; several processes may append to the same file."""
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk = disk
+        self._path = path
+        self._lock = threading.Lock()
+        self._known: dict[tuple[int, int, str], tuple[str, int, int]] = {}  # dev, inode, algo -> hex, size, mtime
+        self._pending: list[str] = []
+        self._torn = False
+
+    @classmethod
+    def load(cls, disk: Disk, area: Path) -> Proofs:
+        """Return the area's ledger; an absent or unreadable one is empty, damaged lines are skipped."""
+        self = cls(disk, area / "proofs")
+        try:
+            text = self._path.read_bytes().decode("ascii", "replace")
+        except OSError:
+            return self
+        lines = text.split("\n")
+        self._torn = lines.pop() != ""  # what we append must not continue somebody's half line
+        known = self._known
+        digest = xxhash.xxh3_64_hexdigest
+        for line in lines:
+            # Sixteen hex digits, a space, the body: a line torn anywhere fails its checksum.
+            body = line[17:]
+            if digest(body.encode()) != line[:16]:
+                continue
+            algo, value, dev, inode, size, mtime_ns = body.split(" ")
+            known[int(dev), int(inode), algo] = (value, int(size), int(mtime_ns))
+        if len(lines) > _COMPACT_FROM and len(lines) > 2 * len(known):
+            self._compact()
+        return self
+
+    def _compact(self) -> None:
+        lines = (
+            _sealed(f"{algo} {value} {dev} {inode} {size} {mtime_ns}")
+            for (dev, inode, algo), (value, size, mtime_ns) in self._known.items()
+        )
+        try:
+            # Whoever appends to the old file meanwhile loses that line: it costs one hash.
+            self._disk.write_file(self._path, "".join(lines).encode())
+        except DiskError:
+            return  # a read-only cache is still worth reading
+        self._torn = False
+
+    def knows(self, digest: Digest, seen: os.stat_result) -> bool:
+        """Return True where this very inode, unchanged since, was proved to have the digest."""
+        found = self._known.get((seen.st_dev, seen.st_ino, digest.algo))
+        return found is not None and found == (digest.hex, seen.st_size, seen.st_mtime_ns)
+
+    def add(self, digest: Digest, what: Path | os.stat_result, *, hashed: os.stat_result | None = None) -> None:
+        """Note that a file was proved.
+
+        Args:
+            digest: what its bytes were found to have.
+            what: the file, which is synced first: somebody else may have written it a second ago. Or the state of a
+                file whose bytes the caller knows to be durable.
+            hashed: the file's state before it was hashed; where it changed since, nothing is noted.
+        """
+        if isinstance(what, Path):
+            self._disk.fsync_path(what)
+            try:
+                what = what.stat()
+            except OSError:
+                return
+        if hashed is not None and _identity(hashed) != _identity(what):
+            return
+        if len(digest.hex) != _ALGOS[digest.algo]:
+            raise ValueError(digest.hex)
+        with self._lock:
+            entry = (digest.hex, what.st_size, what.st_mtime_ns)
+            if self._known.get((what.st_dev, what.st_ino, digest.algo)) == entry:
+                return
+            self._known[what.st_dev, what.st_ino, digest.algo] = entry
+            fields = f"{digest.algo} {digest.hex} {what.st_dev} {what.st_ino} {what.st_size} {what.st_mtime_ns}"
+            self._pending.append(_sealed(fields))
+            if len(self._pending) >= _BATCH:
+                self._flush()
+
+    def forget(self, digest: Digest, seen: os.stat_result) -> None:
+        """Take back, in this run, what was noted of a file that proved to be bad after all."""
+        with self._lock:
+            self._known.pop((seen.st_dev, seen.st_ino, digest.algo), None)
+            # A line that no file can match: it replaces the earlier one when the ledger is read.
+            fields = f"{digest.algo} {digest.hex} {seen.st_dev} {seen.st_ino} -1 0"
+            self._pending.append(_sealed(fields))
+            self._flush()
+
+    def flush(self) -> None:
+        """Append what is new, in one write. Not synced: losing it costs a hash."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        data = ("\n" if self._torn else "") + "".join(self._pending)
+        self._disk.make_dirs(self._path.parent)
+        fd = self._disk.open_append(self._path)
+        try:
+            self._disk.append(fd, data.encode())
+        finally:
+            self._disk.close(fd)
+        self._pending.clear()
+        self._torn = False
+
+
+def _identity(seen: os.stat_result) -> tuple[int, int, int, int]:
+    return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)

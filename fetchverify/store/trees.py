@@ -1,0 +1,110 @@
+"""The hub's cached tree listings (`trees/<commit>.json`): read strictly, written exactly as the hub writes them.
+
+Without the full listing the hub's `local_files_only` takes part of a snapshot for the whole.
+Source: huggingface_hub 1.33.0 and 2.4.0 `_tree_cache.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoPath
+from fetchverify.store.disk import Disk
+
+_FORMAT_VERSION = 1
+_MOST_BYTES = 512 << 20  # a million files with long names; more is an attack on our memory
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_commit(text: str) -> bool:
+    """Return True for 40 lower-case hex digits: the only revisions that never move."""
+    return _COMMIT.fullmatch(text) is not None
+
+
+def is_safe_path(path: str) -> bool:
+    """Return True for a relative `/`-separated path that stays below its root on every platform."""
+    parts = path.split("/")
+    return all(part not in {"", ".", ".."} for part in parts) and not re.search(r"[\x00-\x1f\\]|^[A-Za-z]:", path)
+
+
+def tree_bytes(manifest: Manifest) -> bytes:
+    """Return the listing as the hub would write it."""
+    files: dict[str, dict[str, Any]] = {}
+    for file in sorted(manifest.files, key=lambda file: file.path):
+        entry: dict[str, Any] = {"size": file.size, "blob_id": file.blob_id}
+        if file.is_lfs:
+            entry["lfs_sha256"] = file.digest.hex
+            entry["lfs_size"] = file.size
+        # One invalid Xet hash makes the hub distrust the whole listing.
+        if file.xet_hash is not None and _SHA256.fullmatch(file.xet_hash):
+            entry["xet_hash"] = file.xet_hash
+        files[file.path] = entry
+    return json.dumps({"format_version": _FORMAT_VERSION, "files": files}, indent=1).encode()
+
+
+def write_tree(disk: Disk, folder: Path, manifest: Manifest, *, staging: Path) -> None:
+    """Store the listing under `<folder>/trees/`, unless the very same lies there."""
+    path = folder / "trees" / f"{manifest.commit}.json"
+    data = tree_bytes(manifest)
+    try:
+        if path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
+    except OSError:
+        pass
+    disk.make_dirs(path.parent)
+    disk.write_file(path, data, staging=staging)
+
+
+def read_tree(folder: Path, commit: str) -> tuple[RemoteFile, ...] | None:
+    """Return the cached listing; None where it is absent, or anything in it is not what the hub would write."""
+    if not is_commit(commit):
+        return None
+    path = folder / "trees" / f"{commit}.json"
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return None
+        body = json.loads(path.read_bytes())
+        if body["format_version"] != _FORMAT_VERSION:
+            return None
+        files = tuple(_file(name, entry) for name, entry in body["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    names = {file.path for file in files}
+    # A file cannot also be a folder.
+    if any(parent in names for file in files for parent in _parents(file.path)):
+        return None
+    return files
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _file(name: str, entry: dict[str, Any]) -> RemoteFile:
+    size, blob_id = entry["size"], entry["blob_id"]
+    sha256, xet_hash = entry.get("lfs_sha256"), entry.get("xet_hash")
+    if type(size) is not int or not 0 <= size < 1 << 63 or not _SHA1.fullmatch(blob_id) or not is_safe_path(name):
+        raise ValueError(name)
+    if sha256 is not None and (not _SHA256.fullmatch(sha256) or entry.get("lfs_size", size) != size):
+        raise ValueError(name)
+    if xet_hash is not None and not _SHA256.fullmatch(xet_hash):
+        raise ValueError(name)
+    digest = Digest(algo="git-sha1", hex=blob_id) if sha256 is None else Digest(algo="sha256", hex=sha256)
+    return RemoteFile(path=RepoPath(name), size=size, digest=digest, blob_id=blob_id, xet_hash=xet_hash)
+
+
+def ref_parts(revision: str) -> tuple[str, ...] | None:
+    """Return the revision as path components, or None where it could leave the refs folder."""
+    return tuple(revision.split("/")) if revision and is_safe_path(revision) else None
+
+
+def parse_commit(raw: bytes) -> Commit | None:
+    """Return a ref's commit, or None where the file holds something else."""
+    text = raw.decode("ascii", "replace").strip()
+    return Commit(text) if is_commit(text) else None

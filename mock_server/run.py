@@ -149,7 +149,10 @@ def child_environment(environment: Mapping[str, str], hub: MockHub, home: str | 
 
 
 def _run_child(
-    command: Sequence[str], environment: Mapping[str, str], forward_to: list[subprocess.Popen[bytes]]
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    stopped: threading.Event,
+    forward_to: list[subprocess.Popen[bytes]],
 ) -> int:
     try:
         # The search path that counts is the child's.

@@ -1,4 +1,7 @@
-"""The one door to durable writes: every create, write, rename, link, unlink and fsync; what to write is left to others."""
+"""The one door to durable writes: create, write, rename, link, unlink, fsync; what to write is left to others."""
+
+# System calls under their own names: a crash recorder and a reader of `strace` see the same words.
+# ruff: noqa: PTH101, PTH102, PTH105, PTH106, PTH108, PTH211
 
 from __future__ import annotations
 
@@ -48,7 +51,9 @@ def free_bytes(path: AnyPath) -> int:
 def disk_error(cause: OSError, doing: str, path: AnyPath, needed: int = 0) -> DiskError:
     """Return our error for an `OSError`: what failed, on which path, why, and what to do."""
     code = cause.errno or 0
-    message = f"cannot {doing} `{os.fspath(path)}`: {os.strerror(code) if code else cause} ({errno.errorcode.get(code, '?')})"
+    message = (
+        f"cannot {doing} `{os.fspath(path)}`: {os.strerror(code) if code else cause} ({errno.errorcode.get(code, '?')})"
+    )
     if code in _FULL:
         try:
             free = free_bytes(path)
@@ -248,6 +253,7 @@ class Disk:
 
         Args:
             target: the link's text, relative to where `dst` lies.
+            dst: the name.
             staging: where the temporary link is made; by default beside `dst`, where others may see it for a moment.
         """
         if not os.path.lexists(dst):
@@ -319,6 +325,8 @@ class Disk:
         """Put `data` under `path` so that every reader, also after a crash, sees the old bytes or all the new ones.
 
         Args:
+            path: the name.
+            data: all of the content.
             mode: permission bits; by default what the umask leaves of 0666.
             staging: where the temporary file is made (same file system); by default beside `path`.
             durable: False leaves out the syncs, for what may be lost and carries its own checksum.
@@ -342,7 +350,7 @@ class Disk:
             self.fsync_dir(Path(path).parent)
 
     def clone_or_copy(self, src: AnyPath, dst: AnyPath) -> Literal["reflink", "copy"]:
-        """Make `dst` (a name that must not exist yet) a copy of the file `src`, sharing its blocks where possible, synced."""
+        """Make `dst`, a name that must not exist yet, a synced copy of `src` that shares its blocks where possible."""
         try:
             source_fd = os.open(src, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:

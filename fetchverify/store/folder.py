@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
-from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoKind, RepoPath
+from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoPath
 from fetchverify.core.plan import Copy, Seen
 from fetchverify.errors import DiskError
 from fetchverify.store import localdir, trees
 from fetchverify.store.area import AREA_NAME, Area, real_folders
 from fetchverify.store.disk import Disk
-from fetchverify.store.hubcache import HubCache
+from fetchverify.store.hubcache import HubCache, repo_folder_name
 from fetchverify.store.layout import How, OnWait, hub_lock
 from fetchverify.store.partial import landed_bytes, partial_keys
 from fetchverify.store.proofs import Proofs
@@ -29,21 +29,16 @@ class Folder:
 
     copies_cost_space = True
 
-    def __init__(
-        self, disk: Disk, directory: Path, kind: RepoKind, repo_id: str, *, cache: HubCache | None = None
-    ) -> None:
+    def __init__(self, disk: Disk, directory: Path, *, cache: HubCache | None = None) -> None:
         """Look at a folder that need not exist yet.
 
         Args:
             disk: the door.
             directory: DIR; a symlink here is the user's own and is followed, once.
-            kind: the repo's kind.
-            repo_id: the repo.
-            cache: the hub's cache of the same repo, to copy from.
+            cache: the hub's cache of the same repo, to copy from; refs of other repos are then not read.
         """
         self._disk = disk
         self._root = Path(os.path.realpath(directory))
-        self._repo = (kind, repo_id)
         self._cache = cache
         self._area = Area(disk, self._root / AREA_NAME)
         self._commit: Commit | None = None
@@ -94,7 +89,7 @@ class Folder:
 
     def _copy(self, path: str, digest: Digest, *, follow: bool = False) -> Copy | None:
         try:
-            where = os.path.realpath(path) if follow and os.path.islink(path) else path
+            where = os.path.realpath(path) if follow else path
             found = os.lstat(where)
         except OSError:
             return None
@@ -103,7 +98,9 @@ class Folder:
         return Copy(where=where, size=found.st_size, proved=self.proofs.knows(digest, found))
 
     def _copies(self, file: RemoteFile, others: Mapping[Digest, list[str]], linked: Copy | None) -> tuple[Copy, ...]:
-        found = [self._copy(f"{self._root}/{path}", file.digest) for path in others.get(file.digest, ()) if path != file.path]
+        found = [
+            self._copy(f"{self._root}/{path}", file.digest) for path in others.get(file.digest, ()) if path != file.path
+        ]
         if self._cache is not None:
             found.append(self._cache.find_blob(file.digest))
         copies = {c.where: c for c in (*found, linked) if c is not None and c.size == file.size}
@@ -130,7 +127,9 @@ class Folder:
                 if file.digest in missing and file.path not in (paths := others.setdefault(file.digest, [])):
                     paths.append(file.path)
         look = _Look(self._root)
-        return {digest: [p for p in paths if isinstance(look.at(p), os.stat_result)] for digest, paths in others.items()}
+        return {
+            digest: [p for p in paths if isinstance(look.at(p), os.stat_result)] for digest, paths in others.items()
+        }
 
     def _earlier_listings(self, commit: str) -> list[tuple[RemoteFile, ...]]:
         try:
@@ -154,8 +153,9 @@ class Folder:
             return Commit(revision)
         try:
             body = json.loads(self._ref_path(revision).read_bytes())
-            same_repo = (body["repo_type"], body["repo_id"]) == self._repo
-            return trees.parse_commit(body["commit"].encode()) if same_repo else None
+            if self._cache is not None and body["repo"] != self._cache.root.name:
+                return None
+            return trees.parse_commit(body["commit"].encode())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -173,9 +173,7 @@ class Folder:
         real_folders(self._disk, self._area, folder, ("trees",))
         trees.write_tree(self._disk, folder, manifest, staging=self._area.staging)
 
-    def lock(
-        self, file: RemoteFile, on_wait: OnWait, timeout_s: float | None = None
-    ) -> AbstractContextManager[None]:
+    def lock(self, file: RemoteFile, on_wait: OnWait, timeout_s: float | None = None) -> AbstractContextManager[None]:
         """Hold the lock that the hub's client holds while it downloads to this path."""
         path = localdir.lock_path(self._disk, self._area, self._root, file)
         return hub_lock(self._disk, path, on_wait, timeout_s)
@@ -256,8 +254,8 @@ class Folder:
         revision = manifest.ref.revision
         if trees.is_commit(revision) or self.read_ref(revision) == manifest.commit:
             return
-        kind, repo_id = self._repo
-        body = {"repo_type": kind, "repo_id": repo_id, "revision": revision, "commit": manifest.commit}
+        repo = repo_folder_name(manifest.ref.kind, manifest.ref.repo_id)
+        body = {"repo": repo, "revision": revision, "commit": manifest.commit}
         self._disk.make_dirs(self._ref_path(revision).parent)
         self._disk.write_file(self._ref_path(revision), json.dumps(body).encode() + b"\n", staging=self._area.staging)
 
@@ -265,7 +263,9 @@ class Folder:
 def _ours(path: str) -> str | None:
     """Return why a repo's path may not be written: it would overwrite our book-keeping or the hub's."""
     first, _, rest = path.partition("/")
-    if first.casefold() == AREA_NAME or (first.casefold() == ".cache" and rest.casefold().split("/")[0] == "huggingface"):
+    if first.casefold() == AREA_NAME or (
+        first.casefold() == ".cache" and rest.casefold().split("/")[0] == "huggingface"
+    ):
         return f"`{path}` lies where this folder's own book-keeping is"
     return None
 
@@ -302,7 +302,7 @@ class _Look:
             try:
                 mode = os.lstat(self._root + folder).st_mode
                 if stat.S_ISLNK(mode):
-                    why = f"`{folder}` is a symbolic link to `{os.readlink(self._root + folder)}`"
+                    why = f"`{folder}` is a symbolic link to `{Path(self._root + folder).readlink()}`"
                 elif not stat.S_ISDIR(mode):
                     why = f"`{folder}` is not a folder"
             except FileNotFoundError:

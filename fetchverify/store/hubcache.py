@@ -19,6 +19,14 @@ from fetchverify.store.partial import landed_bytes, partial_keys
 from fetchverify.store.proofs import Proofs
 
 
+def repo_folder_name(kind: RepoKind, repo_id: str) -> str:
+    """Return the folder of a repo in the hub's cache, `models--org--name`."""
+    parts = repo_id.split("/")
+    if len(parts) > 2 or not all(trees.is_safe_path(part) and "--" not in part for part in parts):
+        raise UntrustedMetadataError(f"`{repo_id}` is not a repo's name")
+    return "--".join([f"{kind}s", *parts])
+
+
 class HubCache:
     """One repo in the hub's cache; implements `Layout`.
 
@@ -39,10 +47,7 @@ class HubCache:
     @classmethod
     def for_repo(cls, disk: Disk, cache_dir: Path, kind: RepoKind, repo_id: str) -> HubCache:
         """Return the repo's part of a cache; nothing need exist yet."""
-        parts = repo_id.split("/")
-        if len(parts) > 2 or not all(trees.is_safe_path(part) and "--" not in part for part in parts):
-            raise UntrustedMetadataError(f"`{repo_id}` is not a repo's name")
-        return cls(disk, cache_dir, "--".join([f"{kind}s", *parts]))
+        return cls(disk, cache_dir, repo_folder_name(kind, repo_id))
 
     @property
     def area(self) -> Path:
@@ -80,12 +85,12 @@ class HubCache:
 
     def find_blob(self, digest: Digest) -> Copy | None:
         """Return the blob's bytes, links followed; None where there is none."""
-        path = str(self.blob(digest))
+        path = f"{self.root}/blobs/{digest.hex}"
         try:
             found = os.lstat(path)
             if stat.S_ISLNK(found.st_mode):
                 path = os.path.realpath(path)
-                found = os.stat(path)
+                found = os.lstat(path)
         except OSError:
             return None
         if not stat.S_ISREG(found.st_mode):
@@ -125,9 +130,7 @@ class HubCache:
         self._area.soil(self.cache_dir)
         relink.mend(self._disk, self._area, self.root)
 
-    def lock(
-        self, file: RemoteFile, on_wait: OnWait, timeout_s: float | None = None
-    ) -> AbstractContextManager[None]:
+    def lock(self, file: RemoteFile, on_wait: OnWait, timeout_s: float | None = None) -> AbstractContextManager[None]:
         """Hold the lock that the hub's client holds for its whole download of this blob."""
         path = self.cache_dir / ".locks" / self.root.name / f"{file.digest.hex}.lock"
         return hub_lock(self._disk, path, on_wait, timeout_s)
@@ -194,11 +197,13 @@ class HubCache:
         pointer = self.target.joinpath(*file.path.split("/"))
         blob = self.blob(file.digest)
         found = self.find_blob(file.digest)
-        if os.path.islink(pointer) and not relink.leads_to(pointer, blob):
+        if pointer.is_symlink() and not relink.leads_to(pointer, blob):
             self._disk.unlink(pointer, missing_ok=True)  # it led to another file, whose bytes may be right
             self._area.soil(pointer.parent)
         elif pointer.is_file() and not pointer.is_symlink() and not _same(pointer, blob):
-            return None if self.proofs.knows(file.digest, pointer.lstat()) else pointer  # a copy, where links are not to be had
+            return (
+                None if self.proofs.knows(file.digest, pointer.lstat()) else pointer
+            )  # a copy, where links are not to be had
         if found is not None and found.proved:
             return None
         if os.path.lexists(blob):
@@ -263,21 +268,23 @@ class _Look:
         linked_right = True
         where = path
         if stat.S_ISLNK(mode):
-            aim = os.readlink(path)
-            linked_right = aim == "../" * (2 + file.path.count("/")) + "blobs/" + file.digest.hex or (
-                os.path.normpath(os.path.join(os.path.dirname(path), aim)) == blob
-            )
-            where = blob if linked_right and not os.path.islink(blob) else os.path.realpath(path)
+            linked_right = relink.leads_to(path, blob)
+            where = os.path.realpath(path) if not linked_right or self._is_link(blob) else blob
         try:
-            found = os.stat(where)
+            found = os.lstat(where)
         except OSError:
             return Seen(linked_right=linked_right, copies=self._copies(file, None), landed=landed)
         if not stat.S_ISREG(found.st_mode):
             return Seen(landed=landed, obstacle=f"`{path}` leads to a folder or a special file")
         published = Copy(where=where, size=found.st_size, proved=self._proofs.knows(file.digest, found))
-        return Seen(
-            published=published, linked_right=linked_right, copies=self._copies(file, where), landed=landed
-        )
+        return Seen(published=published, linked_right=linked_right, copies=self._copies(file, where), landed=landed)
+
+    @staticmethod
+    def _is_link(blob: str) -> bool:
+        try:
+            return stat.S_ISLNK(os.lstat(blob).st_mode)
+        except OSError:
+            return False
 
     def _obstacle(self, folder: str) -> str | None:
         if folder in self._folders:

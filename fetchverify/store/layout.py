@@ -55,9 +55,7 @@ class Layout(Protocol):
     def read_ref(self, revision: str) -> Commit | None:
         """Return the commit that a finished run last saw under this revision; a commit stands for itself."""
 
-    def lock(
-        self, file: RemoteFile, on_wait: OnWait, timeout_s: float | None = None
-    ) -> AbstractContextManager[None]:
+    def lock(self, file: RemoteFile, on_wait: OnWait, timeout_s: float | None = None) -> AbstractContextManager[None]:
         """Hold the lock that the hub's own client takes for this file; enter and leave it in one thread.
 
         Args:
@@ -103,7 +101,7 @@ class Layout(Protocol):
 def hub_lock(disk: Disk, path: Path, on_wait: OnWait, timeout_s: float | None) -> Iterator[None]:
     """Hold a lock file as the hub's client does (`WeakFileLock`), waiting in short steps."""
     from filelock import Timeout
-    from huggingface_hub.utils import WeakFileLock
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     disk.make_dirs(path.parent)
     began = told = time.monotonic()

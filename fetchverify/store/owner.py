@@ -67,9 +67,8 @@ def parse_owner(raw: bytes) -> Owner | None:
     try:
         body = json.loads(raw)
         owner = Owner(**body)
-        types = (str, str, int, int, (int, float), str)
-        values = (owner.boot, owner.pid_namespace, owner.pid, owner.start, owner.since, owner.token)
-        right = all(isinstance(value, kind) for value, kind in zip(values, types, strict=True))
+        texts, numbers = (owner.boot, owner.pid_namespace, owner.token), (owner.pid, owner.start, owner.since)
+        right = all(isinstance(t, str) for t in texts) and all(isinstance(n, int | float) for n in numbers)
     except (ValueError, TypeError):
         return None
     return owner if right and len(owner.token) == 32 and owner.token.isalnum() else None
@@ -84,13 +83,13 @@ def _read_text(path: str) -> str:
 
 def _namespace() -> str:
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 
 
 def start_time(pid: int) -> int | None:
-    """Return when the process started, in clock ticks after boot; 0 where it is gone or a zombie, None where unknown."""
+    """Return when the process started, in clock ticks after boot; 0 where it is gone, None where unknown."""
     if not Path("/proc/self/stat").exists():
         return None
     try:
@@ -102,7 +101,7 @@ def start_time(pid: int) -> int | None:
     state, *fields = text.rpartition(")")[2].split()
     if state in {"Z", "X"}:  # its descriptors are closed already, unless a thread outlives the main one
         try:
-            return 0 if len(os.listdir(f"/proc/{pid}/task")) <= 1 else None
+            return 0 if len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1 else None
         except OSError:
             return 0
     try:
@@ -144,6 +143,7 @@ def judge(owner: Owner, *, now: Owner, local: bool, flock_free: bool) -> Life:
     """Return what can be proved about the owner's process.
 
     Args:
+        owner: the record.
         now: this process, as `myself` describes it.
         local: `on_local_file_system` of the partial.
         flock_free: nobody holds the record's flock; says nothing where locks are not reliable.
@@ -170,7 +170,7 @@ class Hold:
         self._fd: int | None = fd
 
     def release(self) -> None:
-        """Let go, once every other descriptor is closed: the record goes, so that the next one may take over at once."""
+        """Let go, once every other descriptor is closed: without the record the next one may take over at once."""
         if self._fd is not None:
             try:
                 self._disk.unlink(self._path, missing_ok=True)

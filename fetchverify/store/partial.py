@@ -1,4 +1,4 @@
-"""Data and journal of one unfinished file, kept so that a killed run goes on where it stopped; proving is left to `engine`.
+"""Data and journal of one unfinished file, kept so that a killed run goes on; proving is left to `engine`.
 
 `<area>/partial/<digest key>/` holds `data`, `journal` and the owner's records. Where that directory belongs to
 somebody who may still be at work, ours is `<digest key>.<8 hex>` beside it, and begins with a copy of what they had.
@@ -42,23 +42,22 @@ def read_journal(folder: Path, tiling: Tiling, key: str) -> tuple[BlockMap, int]
     return decode_journal(raw, tiling, key)
 
 
-def _candidates(area: Path, key: str) -> Iterator[Path]:
-    base = area / "partial"
+def _names(area: Path) -> list[str]:
     try:
-        names = os.listdir(base)
+        return sorted(entry.name for entry in (area / "partial").iterdir())
     except OSError:
-        return
-    for name in sorted(names):
+        return []
+
+
+def _candidates(area: Path, key: str) -> Iterator[Path]:
+    for name in _names(area):
         if name == key or (name.startswith(key + ".") and len(name) == len(key) + 9):
-            yield base / name
+            yield area / "partial" / name
 
 
 def partial_keys(area: Path) -> frozenset[str]:
     """Return the digest keys for which something unfinished lies in the area."""
-    try:
-        return frozenset(name.partition(".")[0] for name in os.listdir(area / "partial") if name[0] != ".")
-    except OSError:
-        return frozenset()
+    return frozenset(name.partition(".")[0] for name in _names(area) if name[0] != ".")
 
 
 def landed_bytes(area: Path, digest: Digest, size: int, *, block_size: int = BLOCK_SIZE) -> int:
@@ -151,12 +150,12 @@ class Partial:
         except OSError:
             return
         try:
-            if not self.landed.hashes and os.fstat(source).st_size == self.tiling.size:
-                if self._disk.clone_into(source, self._data):
-                    # Their late writes do not reach a reflink; what they tore is seen by the resuming pass.
-                    for index, found in wanted.items():
-                        self.record(index, found)
-                    return
+            fits = not self.landed.hashes and os.fstat(source).st_size == self.tiling.size
+            if fits and self._disk.clone_into(source, self._data):
+                # Their late writes do not reach a reflink; what they tore is seen by the resuming pass.
+                for index, found in wanted.items():
+                    self.record(index, found)
+                return
             for index, found in sorted(wanted.items()):
                 block = self.tiling.block(index)
                 data = os.pread(source, len(block), block.start)
@@ -353,7 +352,7 @@ class Partial:
 def _settle(disk: Disk, area: Path, tiling: Tiling, key: str) -> tuple[Path, Hold, list[Path]]:
     """Return a directory that is ours now, our hold on it, and foreign ones to copy from."""
     me = myself()
-    for name in os.listdir(area / "partial"):
+    for name in _names(area):
         if name.startswith(_GONE):
             disk.remove_tree(area / "partial" / name)
     for _ in range(1000):

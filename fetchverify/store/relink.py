@@ -31,7 +31,7 @@ def link_to_blob(disk: Disk, area: Area, pointer: Path, blob: Path, *, depth: in
     """
     text = "../" * depth + "blobs/" + blob.name
     try:
-        if os.readlink(pointer) == text:
+        if str(pointer.readlink()) == text:
             return
     except OSError:
         pass
@@ -53,23 +53,25 @@ def link_to_blob(disk: Disk, area: Area, pointer: Path, blob: Path, *, depth: in
     disk.rename(temporary, pointer)
 
 
-def leads_to(pointer: Path | str, blob: Path) -> bool:
-    """Return True where the pointer is a symlink whose text names the blob."""
+def leads_to(pointer: Path | str, blob: Path | str) -> bool:
+    """Return True where the pointer is a symlink whose text names the blob; called for every file of a snapshot."""
     try:
-        return os.path.normpath(os.path.join(os.path.dirname(pointer), os.readlink(pointer))) == str(blob)
+        text = os.readlink(pointer)  # noqa: PTH115
     except OSError:
         return False
+    folder = os.fspath(pointer).rpartition("/")[0]
+    return os.path.normpath(text if text.startswith("/") else f"{folder}/{text}") == os.fspath(blob)
 
 
 def _names_of(root: Path, blob: Path) -> Iterator[str]:
     """Yield every snapshot path (below `snapshots/`) that is the blob, by symlink or as the same inode."""
     try:
-        inode = os.stat(blob)
+        inode: os.stat_result | None = blob.stat()
     except OSError:
         inode = None
     for folder, _, files in os.walk(root / "snapshots"):
         for name in files:
-            path = os.path.join(folder, name)
+            path = f"{folder}/{name}"
             found = os.lstat(path)
             same = inode is not None and stat.S_ISREG(found.st_mode) and os.path.samestat(found, inode)
             if same or (stat.S_ISLNK(found.st_mode) and leads_to(path, blob)):
@@ -119,11 +121,11 @@ def restore(disk: Disk, area: Area, root: Path, digest: Digest) -> None:
 def mend(disk: Disk, area: Area, root: Path) -> None:
     """Restore the links of repairs that were interrupted after the good blob had come."""
     try:
-        keys = os.listdir(area.path / "relink")
+        keys = [entry.name for entry in (area.path / "relink").iterdir()]
     except OSError:
         return
     for key in keys:
-        algo, _, value = key.partition("-") if key.startswith("sha256-") else ("git-sha1", "", key.removeprefix("git-sha1-"))
+        algo, _, value = key.rpartition("-")
         digest = Digest(algo="sha256" if algo == "sha256" else "git-sha1", hex=value)
         blob = root / "blobs" / value
         try:

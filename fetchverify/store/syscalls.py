@@ -1,4 +1,4 @@
-"""System calls that Python does not wrap, or wraps with an emulation we do not want; each says False where it is absent."""
+"""System calls that Python lacks, or wraps with an emulation we do not want; each says False where it is absent."""
 
 from __future__ import annotations
 

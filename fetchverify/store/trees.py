@@ -29,6 +29,10 @@ def is_commit(text: str) -> bool:
 def is_safe_path(path: str) -> bool:
     """Return True for a relative `/`-separated path that stays below its root on every platform."""
     parts = path.split("/")
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # a lone surrogate: no file system takes it
+        return False
     return all(part not in {"", ".", ".."} for part in parts) and not re.search(r"[\x00-\x1f\\]|^[A-Za-z]:", path)
 
 

@@ -8,6 +8,7 @@ match = { path = "*.safetensors", route = "cdn" }
 fault = { kind = "flip", offset = 4096 }
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -77,15 +78,20 @@ def parse(text: str, *, name: str = "scenario") -> Scenario:
     return Scenario(name=name, about=str(data.get("about", "")), rules=tuple(made))
 
 
-def _rule(data: Mapping[str, Any], where: str) -> Rule:
+def _rule(data: Any, where: str) -> Rule:
+    if not isinstance(data, dict):
+        raise ScenarioError(f"{where}: write rules as `[[rule]]`")
     _refuse_unknown(data, {"nth", "match", "fault"}, where)
     if "fault" not in data:
         raise ScenarioError(f"{where}: no `fault`")
     nth: Nth = data.get("nth", "every")
+    numbers = nth if isinstance(nth, list) else [nth]
+    if not isinstance(nth, str) and not all(type(number) is int for number in numbers):
+        raise ScenarioError(f"{where}: `nth` cannot be `{nth}`")
     try:
         match = Match(**_arguments(Match, data.get("match", {}), f"{where}: match"))
         return Rule(fault=_fault(data["fault"], where), match=match, nth=nth)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, re.error) as error:
         raise error if isinstance(error, ScenarioError) else ScenarioError(f"{where}: {error}") from error
 
 

@@ -149,8 +149,8 @@ def _tokenizer() -> dict[str, object]:
     """Return a byte-level BPE tokenizer: any text survives a round trip, common syllables are one token."""
     merges = _merges()
     tokens = [*SPECIALS, *_byte_characters(), *(first + second for first, second in merges)]
-    if len(tokens) != VOCAB:
-        raise AssertionError(f"{len(tokens)} tokens for a vocabulary of {VOCAB}")
+    if len(set(tokens)) != VOCAB:
+        raise AssertionError(f"{len(set(tokens))} tokens for a vocabulary of {VOCAB}")
     added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0",
@@ -195,7 +195,7 @@ def _byte_characters() -> list[str]:
 
 def _merges() -> list[tuple[str, str]]:
     space, vowels, consonants = "Ġ", "aeiou", "bcdfghjklmnpqrstvwxyz"
-    clusters = ["th", "sh", "ch", "st", "nd", "ng", "ll", "tr", "pr", "qu", "ck", "ss", "pl", "br", "cr", "gr", "sp"]
+    clusters = ["th", "sh", "ch", "st", "nd", "ng", "ll", "tr", "pr", "wh", "ck", "ss", "pl", "br", "cr", "gr", "sp"]
     return [
         *((cluster[0], cluster[1]) for cluster in clusters),
         *((consonant, vowel) for consonant in consonants for vowel in vowels),

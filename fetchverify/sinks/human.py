@@ -23,7 +23,7 @@ def rate(bytes_per_s: float) -> str:
 def duration(seconds: float) -> str:
     """Return `0.4 s`, `12 s`, `1m30s`, `2h05m` or `3d04h`."""
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

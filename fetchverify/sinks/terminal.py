@@ -47,7 +47,7 @@ class Terminal:
             case events.Resolved():
                 self._ref = f"{event.repo_id}@{event.revision} ({event.commit[:8]})"
             case events.Planned() if event.files_to_fetch:
-                landed = f", {human.size(event.bytes_landed)} of them landed before" if event.bytes_landed else ""
+                landed = f"; {human.size(event.bytes_landed)} landed before" if event.bytes_landed else ""
                 self.say(
                     f"{self._ref}: fetching {event.files_to_fetch} of {human.count(event.files, 'file')},"
                     f" {human.size(event.bytes_to_fetch)}{landed}"
@@ -132,8 +132,7 @@ class _Bars:
 
     def _bar(self, position: int, total: int, label: str) -> Any:
         return self._tqdm(
-            total=total,
-            desc=label,
+            total=max(1, total),
             position=position,
             leave=False,
             file=self._stream,
@@ -142,7 +141,8 @@ class _Bars:
             # tqdm would redraw on its own clock; ours is the tally's.
             miniters=float("inf"),
             mininterval=float("inf"),
-            bar_format="{desc}{percentage:3.0f}%|{bar}|{postfix}",
+            # The figures stand in {desc}: tqdm would put a comma before a {postfix}.
+            bar_format=label.replace("{", "{{").replace("}", "}}") + "{percentage:3.0f}%|{bar}| {desc}",
         )
 
     def draw(self, tally: Tally) -> None:
@@ -168,8 +168,7 @@ class _Bars:
     @staticmethod
     def _show(bar: Any, done: int, figures: str) -> None:
         bar.n = min(done, bar.total)
-        bar.set_postfix_str(figures, refresh=False)
-        bar.postfix = f" {bar.postfix}"  # with a bar_format, tqdm does not set the postfix apart
+        bar.desc = figures
         bar.refresh()
 
     def write(self, text: str) -> None:
@@ -187,7 +186,7 @@ class _Bars:
         self._stream.flush()
 
 
-def _label(path: str, width: int = 32) -> str:
-    name = human.printable(path)
-    # The end of a shard's name is what tells it from the others.
-    return (name if len(name) <= width else "…" + name[1 - width :]) + " "
+def _label(path: str, width: int = 36) -> str:
+    name = human.printable(path.rpartition("/")[2])
+    # The tail holds what tells a shard from the others: `-00001-of-00033.safetensors`.
+    return (name if len(name) <= width else f"{name[: width - 28]}…{name[-27:]}") + " "

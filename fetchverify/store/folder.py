@@ -78,24 +78,30 @@ class Folder:
             if isinstance(found, str):
                 seen[file.path] = Seen(obstacle=found, landed=landed)
                 continue
-            path = f"{self._root}/{file.path}"
-            published = self._copy(path, file.digest, follow=True) if found is not None else None
-            linked = found is not None and stat.S_ISLNK(found.st_mode)
+            published, linked = self._published(file, found)
             right = published is not None and not linked and published.size == file.size
             copies = () if right else self._copies(file, others, published if linked else None)
             # A link is not ours (the hub's client once made them, into its cache): it becomes a file.
             seen[file.path] = Seen(published=published, linked_right=not linked, copies=copies, landed=landed)
         return seen
 
-    def _copy(self, path: str, digest: Digest, *, follow: bool = False) -> Copy | None:
+    def _published(self, file: RemoteFile, found: os.stat_result | None) -> tuple[Copy | None, bool]:
+        """Return what readers get at the path, and whether that is through a link."""
+        path = f"{self._root}/{file.path}"
+        if found is None:
+            return None, False
+        if stat.S_ISLNK(found.st_mode):
+            return self._copy(os.path.realpath(path), file.digest), True
+        return Copy(where=path, size=found.st_size, proved=self.proofs.knows(file.digest, found)), False
+
+    def _copy(self, path: str, digest: Digest) -> Copy | None:
         try:
-            where = os.path.realpath(path) if follow else path
-            found = os.lstat(where)
+            found = os.lstat(path)
         except OSError:
             return None
         if not stat.S_ISREG(found.st_mode):
             return None
-        return Copy(where=where, size=found.st_size, proved=self.proofs.knows(digest, found))
+        return Copy(where=path, size=found.st_size, proved=self.proofs.knows(digest, found))
 
     def _copies(self, file: RemoteFile, others: Mapping[Digest, list[str]], linked: Copy | None) -> tuple[Copy, ...]:
         found = [

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import click
 import pytest
-import readme
 
 from fetchverify import cli
 from fetchverify.core.lifecycle import TABLE
 from fetchverify.errors import ExitCode
 from mock_server.demo import demo_world
 from mock_server.hub import MockHub
+from tests.docs import readme
 
 ROOT = Path(__file__).parents[2]
 

@@ -57,5 +57,10 @@ def commands() -> list[str]:
     return [line.partition("  #")[0].strip() for line in lines if line.startswith("fetchverify ")]
 
 
+def python() -> list[str]:
+    """Return the blocks of Python."""
+    return re.findall(r"```python\n(.*?)```\n", text(), re.DOTALL)
+
+
 if __name__ == "__main__":
     print(set_up(sys.argv[1]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import operator
 import os
 import re
 import shlex
@@ -12,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
+import fetchverify
 from fetchverify import cli
 from fetchverify.core.lifecycle import TABLE
 from fetchverify.errors import ExitCode
@@ -99,6 +102,13 @@ def test_the_environment_variables_are_named() -> None:
     """
     for name in names.split():
         assert f"`{name}`" in readme.text()
+
+
+def test_the_python_shown_compiles_and_names_what_exists() -> None:
+    for code in readme.python():
+        compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        for name in re.findall(r"\bfetchverify\.([\w.]+)", code):
+            operator.attrgetter(name)(fetchverify)
 
 
 # --- examples ------------------------------------------------------------------------------------------------

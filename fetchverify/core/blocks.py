@@ -72,7 +72,8 @@ class BlockMap:
     @property
     def landed(self) -> int:
         """Bytes that journal records vouch for."""
-        return sum(len(self.tiling.block(i)) for i in self.hashes)
+        # A copy of the keys: in a partial's live map, blocks land while this sums.
+        return sum(len(self.tiling.block(i)) for i in tuple(self.hashes))
 
 
 # The journal: a header, then a record a block, each with its own checksum, so that a torn or foreign tail is

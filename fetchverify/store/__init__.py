@@ -1,1 +1,8 @@
-"""."""
+"""What lies on disk, and how it comes to lie there; deciding is left to `core`, the network to `net`.
+
+`disk` is the door that every write goes through (`rawdisk` its single calls, `syscalls` what Python lacks,
+`diskerrors` what failures mean). `layout` says what a target can do; `hubcache` (with `relink`, `sharedblobs`) is
+the hub's cache, `folder` (with `localdir`) a plain folder; both use `area`, our own folder beside the target,
+`looker` and `trees`, the hub's cached listings. `partial` (with `partialdirs`, `owner`) keeps an unfinished file,
+`blockmap` and `proofs` what was proved, `quarantine` what was bad.
+"""

@@ -18,7 +18,8 @@ from fetchverify.store.area import AREA_NAME, Area, real_folders
 from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache, repo_folder_name
 from fetchverify.store.layout import How, OnWait, hub_lock
-from fetchverify.store.partial import landed_bytes, partial_keys
+from fetchverify.store.looker import Looker
+from fetchverify.store.partialdirs import landed_bytes, partial_keys
 from fetchverify.store.proofs import Proofs
 
 _EARLIER_LISTINGS = 2  # where renamed files are looked for
@@ -68,8 +69,10 @@ class Folder:
         """Return what lies in DIR for each of `files`, and where else their bytes may be."""
         self._commit = manifest.commit
         unfinished = partial_keys(self.area)
-        look = _Look(self._root)
-        there: dict[RepoPath, os.stat_result | str | None] = {file.path: look.at(file.path) for file in files}
+        look = Looker(self._root)
+        there: dict[RepoPath, os.stat_result | str | None] = {
+            file.path: _ours(file.path) or look.at(file.path) for file in files
+        }
         others = self._others(manifest, files, there)
         seen: dict[RepoPath, Seen] = {}
         for file in files:
@@ -132,7 +135,7 @@ class Folder:
             for file in listing:
                 if file.digest in missing and file.path not in (paths := others.setdefault(file.digest, [])):
                     paths.append(file.path)
-        look = _Look(self._root)
+        look = Looker(self._root)
         return {
             digest: [p for p in paths if isinstance(look.at(p), os.stat_result)] for digest, paths in others.items()
         }
@@ -274,46 +277,3 @@ def _ours(path: str) -> str | None:
     ):
         return f"`{path}` lies where this folder's own book-keeping is"
     return None
-
-
-class _Look:
-    """Looks at paths below a root without following links; folders are looked at once."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = f"{root}/"
-        self._folders: dict[str, str | None] = {}
-
-    def at(self, path: str) -> os.stat_result | str | None:
-        """Return what has the name (a file or a link), why it cannot be written to, or None where nothing is there."""
-        folder, slash, _ = path.rpartition("/")
-        why = _ours(path) or (self._obstacle(folder) if slash else None)
-        if why is not None:
-            return why
-        try:
-            found = os.lstat(self._root + path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            return f"`{path}` cannot be looked at: {error.strerror}"
-        if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
-            return found
-        return f"`{path}` is a folder" if stat.S_ISDIR(found.st_mode) else f"`{path}` is a special file"
-
-    def _obstacle(self, folder: str) -> str | None:
-        if folder in self._folders:
-            return self._folders[folder]
-        parent, slash, _ = folder.rpartition("/")
-        why = self._obstacle(parent) if slash else None
-        if why is None:
-            try:
-                mode = os.lstat(self._root + folder).st_mode
-                if stat.S_ISLNK(mode):
-                    why = f"`{folder}` is a symbolic link to `{Path(self._root + folder).readlink()}`"
-                elif not stat.S_ISDIR(mode):
-                    why = f"`{folder}` is not a folder"
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                why = f"`{folder}` cannot be looked at: {error.strerror}"
-        self._folders[folder] = why
-        return why

@@ -15,7 +15,8 @@ from fetchverify.store import relink, sharedblobs, trees
 from fetchverify.store.area import AREA_NAME, CACHEDIR_TAG, Area, real_folders
 from fetchverify.store.disk import Disk
 from fetchverify.store.layout import How, OnWait, hub_lock
-from fetchverify.store.partial import landed_bytes, partial_keys
+from fetchverify.store.looker import Looker
+from fetchverify.store.partialdirs import landed_bytes, partial_keys
 from fetchverify.store.proofs import Proofs
 
 
@@ -76,26 +77,55 @@ class HubCache:
         """Return what lies in the cache for each of `files`."""
         self._commit = manifest.commit
         unfinished = partial_keys(self.area)
-        look = _Look(self, self.target)
+        look = Looker(self.target)
         seen: dict[RepoPath, Seen] = {}
         for file in files:
             landed = landed_bytes(self.area, file.digest, file.size) if file.digest.key in unfinished else 0
-            seen[file.path] = look.at(file, landed)
+            found = look.at(file.path)
+            if isinstance(found, str):
+                seen[file.path] = Seen(obstacle=found, landed=landed)
+            else:
+                seen[file.path] = self._seen(file, found, landed)
         return seen
+
+    def _seen(self, file: RemoteFile, found: os.stat_result | None, landed: int) -> Seen:
+        path = f"{self.target}/{file.path}"
+        published: Copy | None = None
+        linked_right = True
+        if found is not None and stat.S_ISREG(found.st_mode):  # a hardlink or copy, where symlinks are not to be had
+            published = Copy(where=path, size=found.st_size, proved=self.proofs.knows(file.digest, found))
+        elif found is not None:
+            linked_right = relink.leads_to(path, f"{self.root}/blobs/{file.digest.hex}")
+            published = self.find_blob(file.digest) if linked_right else self._behind(path, file.digest)
+        if published is not None and published.where == f"{self.root}/blobs/{file.digest.hex}":
+            return Seen(published=published, linked_right=linked_right, landed=landed)
+        others = (self.find_blob(file.digest), sharedblobs.find(self.cache_dir, file, self.proofs))
+        copies = {copy.where: copy for copy in others if copy is not None}
+        if published is not None:
+            copies.pop(published.where, None)
+        return Seen(published=published, linked_right=linked_right, copies=tuple(copies.values()), landed=landed)
+
+    def _behind(self, path: str, digest: Digest) -> Copy | None:
+        """Return the bytes to which a link leads that is not the one we would make."""
+        where = os.path.realpath(path)
+        try:
+            found = os.lstat(where)
+        except OSError:
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        return Copy(where=where, size=found.st_size, proved=self.proofs.knows(digest, found))
 
     def find_blob(self, digest: Digest) -> Copy | None:
         """Return the blob's bytes, links followed; None where there is none."""
         path = f"{self.root}/blobs/{digest.hex}"
         try:
             found = os.lstat(path)
-            if stat.S_ISLNK(found.st_mode):
-                path = os.path.realpath(path)
-                found = os.lstat(path)
         except OSError:
             return None
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        return Copy(where=path, size=found.st_size, proved=self.proofs.knows(digest, found))
+        if stat.S_ISREG(found.st_mode):
+            return Copy(where=path, size=found.st_size, proved=self.proofs.knows(digest, found))
+        return self._behind(path, digest) if stat.S_ISLNK(found.st_mode) else None
 
     def read_tree(self, commit: str) -> tuple[RemoteFile, ...] | None:
         """Return the cached listing of a commit; None where it is absent or in any way invalid."""
@@ -237,77 +267,3 @@ def _same(one: Path, other: Path) -> bool:
         return os.path.samestat(one.stat(), other.stat())
     except OSError:
         return False
-
-
-class _Look:
-    """One pass over many files; strings and cached folders, because a snapshot may have 100,000 of them."""
-
-    def __init__(self, cache: HubCache, target: Path) -> None:
-        self._cache = cache
-        self._target = f"{target}/"
-        self._blobs = f"{cache.root}/blobs/"
-        self._proofs = cache.proofs
-        self._folders: dict[str, str | None] = {}  # folder in the snapshot -> obstacle
-
-    def at(self, file: RemoteFile, landed: int) -> Seen:
-        """Return what lies there for one file."""
-        path = self._target + file.path
-        folder, slash, _ = file.path.rpartition("/")
-        obstacle = self._obstacle(folder) if slash else None
-        if obstacle is not None:
-            return Seen(landed=landed, obstacle=obstacle)
-        try:
-            mode = os.lstat(path).st_mode
-        except FileNotFoundError:
-            return Seen(copies=self._copies(file, None), landed=landed)
-        except OSError as error:
-            return Seen(landed=landed, obstacle=f"`{path}` cannot be looked at: {error.strerror}")
-        if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode)):
-            return Seen(landed=landed, obstacle=f"`{path}` is a folder or a special file")
-        blob = self._blobs + file.digest.hex
-        linked_right = True
-        where = path
-        if stat.S_ISLNK(mode):
-            linked_right = relink.leads_to(path, blob)
-            where = os.path.realpath(path) if not linked_right or self._is_link(blob) else blob
-        try:
-            found = os.lstat(where)
-        except OSError:
-            return Seen(linked_right=linked_right, copies=self._copies(file, None), landed=landed)
-        if not stat.S_ISREG(found.st_mode):
-            return Seen(landed=landed, obstacle=f"`{path}` leads to a folder or a special file")
-        published = Copy(where=where, size=found.st_size, proved=self._proofs.knows(file.digest, found))
-        return Seen(published=published, linked_right=linked_right, copies=self._copies(file, where), landed=landed)
-
-    @staticmethod
-    def _is_link(blob: str) -> bool:
-        try:
-            return stat.S_ISLNK(os.lstat(blob).st_mode)
-        except OSError:
-            return False
-
-    def _obstacle(self, folder: str) -> str | None:
-        if folder in self._folders:
-            return self._folders[folder]
-        parent, slash, _ = folder.rpartition("/")
-        why = self._obstacle(parent) if slash else None
-        if why is None:
-            try:
-                mode = os.lstat(self._target + folder).st_mode
-                if not stat.S_ISDIR(mode):
-                    what = "a symbolic link" if stat.S_ISLNK(mode) else "not a folder"
-                    why = f"`{self._target}{folder}` is {what}"
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                why = f"`{self._target}{folder}` cannot be looked at: {error.strerror}"
-        self._folders[folder] = why
-        return why
-
-    def _copies(self, file: RemoteFile, published: str | None) -> tuple[Copy, ...]:
-        blob = self._blobs + file.digest.hex
-        if published == blob:
-            return ()
-        found = (self._cache.find_blob(file.digest), sharedblobs.find(self._cache.cache_dir, file, self._proofs))
-        copies = {copy.where: copy for copy in found if copy is not None and copy.where != published}
-        return tuple(copies.values())

@@ -11,7 +11,8 @@ from typing import Literal, Protocol, TypeAlias
 from fetchverify.core.manifest import Commit, Manifest, RemoteFile, RepoPath
 from fetchverify.core.plan import Copy, Seen
 from fetchverify.errors import LockedError
-from fetchverify.store.disk import Disk, disk_error
+from fetchverify.store.disk import Disk
+from fetchverify.store.diskerrors import disk_error
 from fetchverify.store.proofs import Proofs
 
 How: TypeAlias = Literal["linked", "reflink", "copy"]

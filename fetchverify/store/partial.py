@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import xxhash
@@ -19,52 +18,16 @@ from fetchverify.core.blocks import (
     BLOCK_SIZE,
     BlockMap,
     Tiling,
-    decode_journal,
     encode_header,
     encode_record,
 )
 from fetchverify.core.manifest import Digest
-from fetchverify.errors import DiskError, LockedError
+from fetchverify.errors import DiskError
 from fetchverify.store.disk import Disk
-from fetchverify.store.owner import Hold, Life, Owner, claim, look, myself
+from fetchverify.store.owner import Hold, Life, claim, look, myself
+from fetchverify.store.partialdirs import GONE, candidates, landed_bytes, partial_keys, read_journal, settle
 
-_GONE = ".gone-"  # a directory on its way out; never looked at again
-
-
-def read_journal(folder: Path, tiling: Tiling, key: str) -> tuple[BlockMap, int]:
-    """Return what a partial's journal vouches for and its valid length; nothing where data or journal do not fit."""
-    try:
-        if (folder / "data").lstat().st_size != tiling.size:
-            return BlockMap(tiling=tiling, hashes={}), 0
-        raw = (folder / "journal").read_bytes()
-    except OSError:
-        return BlockMap(tiling=tiling, hashes={}), 0
-    return decode_journal(raw, tiling, key)
-
-
-def _names(area: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in (area / "partial").iterdir())
-    except OSError:
-        return []
-
-
-def _candidates(area: Path, key: str) -> Iterator[Path]:
-    for name in _names(area):
-        if name == key or (name.startswith(key + ".") and len(name) == len(key) + 9):
-            yield area / "partial" / name
-
-
-def partial_keys(area: Path) -> frozenset[str]:
-    """Return the digest keys for which something unfinished lies in the area."""
-    return frozenset(name.partition(".")[0] for name in _names(area) if name[0] != ".")
-
-
-def landed_bytes(area: Path, digest: Digest, size: int, *, block_size: int = BLOCK_SIZE) -> int:
-    """Return how many bytes a resumed download need not fetch, as far as the journal says; reads no data."""
-    tiling = Tiling(size=size, block_size=block_size)
-    found = (read_journal(folder, tiling, digest.key)[0].landed for folder in _candidates(area, digest.key))
-    return max(found, default=0)
+__all__ = ["Partial", "landed_bytes", "partial_keys"]
 
 
 class Partial:
@@ -106,7 +69,7 @@ class Partial:
         """
         tiling = Tiling(size=size, block_size=block_size)
         disk.make_dirs(area / "partial")
-        folder, hold, foreign = _settle(disk, area, tiling, digest.key)
+        folder, hold, foreign = settle(disk, area, tiling, digest.key)
         self = cls(disk, folder, hold, digest, tiling)
         try:
             self._load()
@@ -321,7 +284,7 @@ class Partial:
         """Remove the directory and what is left in it; also after publishing."""
         try:
             self._close_files()
-            gone = self._folder.parent / f"{_GONE}{secrets.token_hex(8)}"
+            gone = self._folder.parent / f"{GONE}{secrets.token_hex(8)}"
             try:
                 self._disk.rename(self._folder, gone)  # at once, so that nobody claims what is going away
             except DiskError as error:
@@ -335,7 +298,7 @@ class Partial:
     def _discard_orphans(self) -> None:
         """Remove what dead owners left under the same digest: it is of no use any more."""
         me = myself()
-        for folder in _candidates(self._folder.parent.parent, self.digest.key):
+        for folder in candidates(self._folder.parent.parent, self.digest.key):
             tenancy = look(folder, me)
             hold = claim(self._disk, folder, tenancy, me) if tenancy.life is Life.DEAD else None
             if hold is not None:
@@ -347,45 +310,3 @@ class Partial:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _settle(disk: Disk, area: Path, tiling: Tiling, key: str) -> tuple[Path, Hold, list[Path]]:
-    """Return a directory that is ours now, our hold on it, and foreign ones to copy from."""
-    me = myself()
-    for name in _names(area):
-        if name.startswith(_GONE):
-            disk.remove_tree(area / "partial" / name)
-    for _ in range(1000):
-        free: list[tuple[int, Path]] = []
-        foreign: list[Path] = []
-        tenancies = {folder: look(folder, me) for folder in _candidates(area, key)}
-        for folder, tenancy in tenancies.items():
-            match tenancy.life:
-                case Life.LIVE:
-                    raise _locked(key, tenancy.owner)
-                case Life.DEAD:
-                    free.append((read_journal(folder, tiling, key)[0].landed, folder))
-                case Life.UNKNOWN:
-                    foreign.append(folder)
-        if free:
-            folder = max(free)[1]
-        elif foreign:
-            folder = area / "partial" / f"{key}.{secrets.token_hex(4)}"
-            disk.make_dir(folder)
-        else:
-            folder = area / "partial" / key
-            disk.make_dir(folder)
-        hold = claim(disk, folder, tenancies.get(folder) or look(folder, me), me)
-        if hold is not None:
-            return folder, hold, foreign
-    raise LockedError(f"`{key}` is claimed again and again by others", hint="try again in a moment")
-
-
-def _locked(key: str, owner: Owner | None) -> LockedError:
-    if owner is None:
-        return LockedError(f"`{key}` is being downloaded by another process")
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.since))
-    return LockedError(
-        f"`{key}` is being downloaded by process {owner.pid} since {since}",
-        hint=f"wait for it, or end it (`kill {owner.pid}`) and run the same command again",
-    )

@@ -1,0 +1,56 @@
+"""What an `OSError` means for people: which path, why, how much space is missing, what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TypeAlias
+
+from fetchverify.errors import DiskError
+
+AnyPath: TypeAlias = str | os.PathLike[str]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_HINTS = {
+    errno.ENOSPC: "free some space and run the same command again: what arrived is kept",
+    errno.EDQUOT: "your quota is used up; free some space and run the same command again: what arrived is kept",
+    errno.EROFS: "the file system is mounted read-only; remount it or choose another folder",
+    errno.EACCES: "check who owns the folder and its permissions",
+    errno.EPERM: "check who owns the folder and its permissions",
+    errno.EIO: "the device reports failures; look at `dmesg` and at its health before trying again",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+}
+
+
+def _amount(size: int) -> str:
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def free_bytes(path: AnyPath) -> int:
+    """Return what the file system of `path` (or of its nearest parent that exists) can still take from this user."""
+    here = Path(path).absolute()
+    while not here.exists() and here != here.parent:
+        here = here.parent
+    usage = os.statvfs(here)
+    return usage.f_bavail * usage.f_frsize
+
+
+def disk_error(cause: OSError, doing: str, path: AnyPath, needed: int = 0) -> DiskError:
+    """Return our error for an `OSError`: what failed, on which path, why, and what to do."""
+    code = cause.errno or 0
+    message = (
+        f"cannot {doing} `{os.fspath(path)}`: {os.strerror(code) if code else cause} ({errno.errorcode.get(code, '?')})"
+    )
+    if code in _FULL:
+        try:
+            free = free_bytes(path)
+        except OSError:
+            free = 0
+        message += f"; {_amount(needed)} needed, {_amount(free)} free" if needed else f"; {_amount(free)} free"
+    return DiskError(message, hint=_HINTS.get(code))

@@ -1,0 +1,95 @@
+"""Where partials lie, what their journals say, and how a run comes to own one; filling it is left to `partial`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from fetchverify.core.blocks import BLOCK_SIZE, BlockMap, Tiling, decode_journal
+from fetchverify.core.manifest import Digest
+from fetchverify.errors import LockedError
+from fetchverify.store.disk import Disk
+from fetchverify.store.owner import Hold, Life, Owner, claim, look, myself
+
+GONE = ".gone-"  # a directory on its way out; never looked at again
+
+
+def read_journal(folder: Path, tiling: Tiling, key: str) -> tuple[BlockMap, int]:
+    """Return what a partial's journal vouches for and its valid length; nothing where data or journal do not fit."""
+    try:
+        if (folder / "data").lstat().st_size != tiling.size:
+            return BlockMap(tiling=tiling, hashes={}), 0
+        raw = (folder / "journal").read_bytes()
+    except OSError:
+        return BlockMap(tiling=tiling, hashes={}), 0
+    return decode_journal(raw, tiling, key)
+
+
+def _names(area: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in (area / "partial").iterdir())
+    except OSError:
+        return []
+
+
+def candidates(area: Path, key: str) -> Iterator[Path]:
+    """Yield every directory, ours or foreign, that holds something unfinished of this digest."""
+    for name in _names(area):
+        if name == key or (name.startswith(key + ".") and len(name) == len(key) + 9):
+            yield area / "partial" / name
+
+
+def partial_keys(area: Path) -> frozenset[str]:
+    """Return the digest keys for which something unfinished lies in the area."""
+    return frozenset(name.partition(".")[0] for name in _names(area) if name[0] != ".")
+
+
+def landed_bytes(area: Path, digest: Digest, size: int, *, block_size: int = BLOCK_SIZE) -> int:
+    """Return how many bytes a resumed download need not fetch, as far as the journal says; reads no data."""
+    tiling = Tiling(size=size, block_size=block_size)
+    found = (read_journal(folder, tiling, digest.key)[0].landed for folder in candidates(area, digest.key))
+    return max(found, default=0)
+
+
+def settle(disk: Disk, area: Path, tiling: Tiling, key: str) -> tuple[Path, Hold, list[Path]]:
+    """Return a directory that is ours now, our hold on it, and foreign ones to copy from."""
+    me = myself()
+    for name in _names(area):
+        if name.startswith(GONE):
+            disk.remove_tree(area / "partial" / name)
+    for _ in range(1000):
+        free: list[tuple[int, Path]] = []
+        foreign: list[Path] = []
+        tenancies = {folder: look(folder, me) for folder in candidates(area, key)}
+        for folder, tenancy in tenancies.items():
+            match tenancy.life:
+                case Life.LIVE:
+                    raise _locked(key, tenancy.owner)
+                case Life.DEAD:
+                    free.append((read_journal(folder, tiling, key)[0].landed, folder))
+                case Life.UNKNOWN:
+                    foreign.append(folder)
+        if free:
+            folder = max(free)[1]
+        elif foreign:
+            folder = area / "partial" / f"{key}.{secrets.token_hex(4)}"
+            disk.make_dir(folder)
+        else:
+            folder = area / "partial" / key
+            disk.make_dir(folder)
+        hold = claim(disk, folder, tenancies.get(folder) or look(folder, me), me)
+        if hold is not None:
+            return folder, hold, foreign
+    raise LockedError(f"`{key}` is claimed again and again by others", hint="try again in a moment")
+
+
+def _locked(key: str, owner: Owner | None) -> LockedError:
+    if owner is None:
+        return LockedError(f"`{key}` is being downloaded by another process")
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.since))
+    return LockedError(
+        f"`{key}` is being downloaded by process {owner.pid} since {since}",
+        hint=f"wait for it, or end it (`kill {owner.pid}`) and run the same command again",
+    )

@@ -51,7 +51,7 @@ from mock_server.faults import (
 from mock_server.hub import MockHub
 from mock_server.ledger import Ledger, Record
 from mock_server.quota import Quota
-from mock_server.world import Commit, Kind, Repo, RepoFile, World, many_small_files
+from mock_server.world import Commit, FileValue, Kind, Repo, RepoFile, World, many_small_files
 
 __all__ = [
     "ChangeContent",
@@ -65,6 +65,7 @@ __all__ = [
     "DropHeaders",
     "Expire",
     "Fault",
+    "FileValue",
     "Flip",
     "Flipped",
     "Garbage",

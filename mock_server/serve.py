@@ -137,13 +137,14 @@ class Server:
     def _run(self, origin: Origin, number: int, sock: socket.socket) -> None:
         try:
             if self._ssl is not None:
-                sock.settimeout(_HANDSHAKE_S)
-                wrapped = self._ssl.wrap_socket(sock, server_side=True)
-                sock = wrapped
+                # Registered before the handshake: wrapping detaches the plain socket, which `close` could not wake.
+                sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
                     self._open[number] = (origin, sock, self._open[number][2])
                 if self.closing.is_set():
                     return
+                sock.settimeout(_HANDSHAKE_S)
+                sock.do_handshake()
                 sock.settimeout(None)
             _Connection(self, origin, number, sock, self._handler).serve()
         except (OSError, Disconnected, h11.RemoteProtocolError):

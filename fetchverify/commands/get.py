@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +11,14 @@ import anyio.to_thread
 
 from fetchverify import events
 from fetchverify.core.manifest import Manifest, RemoteFile, RepoKind, RepoRef
-from fetchverify.core.paths import case_collisions
 from fetchverify.core.plan import Plan, plan_fetch
-from fetchverify.core.reference import Reference, parse_reference
+from fetchverify.core.reference import parse_reference
 from fetchverify.core.report import Outcome, OutcomeKind, Report
+from fetchverify.core.retry import PATIENT, Patience
 from fetchverify.core.select import select
-from fetchverify.engine.transfer import Transfer, TransferOptions
-from fetchverify.errors import AbsentError, DiskError, FetchverifyError, UsageError
+from fetchverify.engine.run import TransferOptions
+from fetchverify.engine.transfer import Transfer
+from fetchverify.errors import AbsentError, DiskError, FetchverifyError
 from fetchverify.net.hub import Hub
 from fetchverify.net.wire import Endpoint
 from fetchverify.store.disk import Disk
@@ -48,6 +47,7 @@ class GetOptions:
     offline: bool = False
     dry_run: bool = False
     force: bool = False
+    retries: int = PATIENT.attempts
     lock_timeout_s: float | None = None
 
 
@@ -85,9 +85,7 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
 async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     began = time.monotonic()
     endpoint = Endpoint.from_environment(options.endpoint, options.token)
-    reference = parse_reference(
-        options.repo, kind=options.repo_type, revision=options.revision, endpoint_hosts=(endpoint.host,)
-    )
+    reference = parse_reference(options.repo, kind=options.repo_type, revision=options.revision, hosts=(endpoint.host,))
     disk = Disk()
     layout = _layout(options, reference.ref, disk)
     manifest, requests = await _manifest(options, endpoint, reference.ref, layout, emit)
@@ -111,8 +109,8 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     plan = plan_fetch(files, seen, copies_cost_space=layout.copies_cost_space, force=options.force)
     emit(_planned(plan, len(files), sum(file.size for file in files)))
     if options.dry_run:
-        return _dry_run(plan, manifest, layout)
-    _preflight(plan, disk, layout)
+        return _dry_run(plan, manifest, layout.target)
+    _preflight(plan, disk, layout.area)
     if options.offline and plan.fetches:
         outcomes, transfer = _absent_offline(plan), None
     else:
@@ -125,6 +123,7 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
             options=TransferOptions(
                 connections=options.connections,
                 limit_rate=options.limit_rate,
+                patience=_patience(options),
                 lock_timeout_s=options.lock_timeout_s,
             ),
             emit=emit,
@@ -138,13 +137,118 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
         kind=manifest.ref.kind,
         revision=manifest.ref.revision,
         commit=manifest.commit,
-        target=str(layout.target(manifest)),
+        target=str(layout.target),
         outcomes=outcomes,
-        bytes_fetched=transfer.bytes_fetched if transfer else 0,
+        bytes_fetched=transfer.run.bytes_fetched if transfer else 0,
         seconds=round(time.monotonic() - began, 3),
-        requests=requests + (transfer.requests if transfer else 0),
-        retries=transfer.retries if transfer else 0,
-        quarantined=transfer.quarantined if transfer else 0,
+        requests=requests + (transfer.run.requests if transfer else 0),
+        retries=transfer.run.retries if transfer else 0,
+        quarantined=transfer.publisher.quarantined if transfer else 0,
         changed=not plan.changes_nothing,
         published=published,
     )
+
+
+def _layout(options: GetOptions, ref: RepoRef, disk: Disk) -> Layout:
+    from huggingface_hub import constants
+
+    cache_dir = (options.cache_dir or Path(constants.HF_HUB_CACHE)).expanduser().absolute()
+    cache = HubCache.for_repo(disk, cache_dir, ref.kind, ref.repo_id)
+    if options.to is None:
+        return cache
+    return Folder(disk, options.to.expanduser().absolute(), cache=cache)
+
+
+async def _manifest(
+    options: GetOptions, endpoint: Endpoint, ref: RepoRef, layout: Layout, emit: events.Emit
+) -> tuple[Manifest, int]:
+    """Return the manifest and how many requests it took."""
+    if options.offline:
+        return _manifest_offline(ref, layout), 0
+    async with Hub(endpoint, emit=emit, connections=options.connections, patience=_patience(options)) as hub:
+        manifest = await hub.manifest(ref, cached_tree=layout.read_tree)
+        return manifest, hub.requests
+
+
+def _manifest_offline(ref: RepoRef, layout: Layout) -> Manifest:
+    commit = layout.read_ref(ref.revision)
+    if commit is None:
+        raise AbsentError(
+            f"`{ref.repo_id}` at `{ref.revision}` is not on this disk, and the network may not be asked",
+            hint="run it once without `--offline` (or `HF_HUB_OFFLINE`)",
+        )
+    files = layout.read_tree(commit)
+    if files is None:
+        raise AbsentError(
+            f"what `{ref.repo_id}` promises at commit `{commit}` is not on this disk, and the network may not be asked",
+            hint="run it once without `--offline` (or `HF_HUB_OFFLINE`)",
+        )
+    return Manifest(ref=ref, commit=commit, files=files)
+
+
+def _patience(options: GetOptions) -> Patience:
+    attempts = max(1, options.retries)
+    return replace(PATIENT, attempts=attempts, suspect_attempts=min(attempts, PATIENT.suspect_attempts))
+
+
+def _planned(plan: Plan, files: int, size: int) -> events.Planned:
+    return events.Planned(
+        files=files,
+        files_kept=len(plan.keeps),
+        files_linked=len(plan.links),
+        files_to_fetch=sum(len(fetch.files) for fetch in plan.fetches),
+        size=size,
+        bytes_to_fetch=plan.bytes_to_fetch,
+        bytes_landed=sum(fetch.landed for fetch in plan.fetches),
+    )
+
+
+def _dry_run(plan: Plan, manifest: Manifest, target: Path) -> DryRun:
+    actions: list[tuple[RemoteFile, str]] = [(keep.file, "keep") for keep in plan.keeps]
+    actions += [(link.file, "copy" if plan.copies_cost_space else "link") for link in plan.links]
+    for fetch in plan.fetches:
+        actions += [(file, "resume" if fetch.landed else "fetch") for file in fetch.files]
+    actions += [(refusal.file, "refuse") for refusal in plan.refusals]
+    return DryRun(
+        repo_id=manifest.ref.repo_id,
+        revision=manifest.ref.revision,
+        commit=manifest.commit,
+        target=str(target),
+        files=tuple(sorted((file.path, file.size, action) for file, action in actions)),
+        bytes_to_fetch=plan.bytes_to_fetch,
+        bytes_free_needed=plan.bytes_free_needed,
+    )
+
+
+def _preflight(plan: Plan, disk: Disk, area: Path) -> None:
+    """Refuse before the first byte what the disk cannot hold.
+
+    Raises:
+        DiskError: with what is needed, what is free and what is missing, in bytes.
+    """
+    free = disk.free_bytes(area)
+    if plan.bytes_free_needed > free:
+        raise DiskError(
+            f"the disk of `{area.parent}` has {free} bytes free, {plan.bytes_free_needed} are needed: "
+            f"{plan.bytes_free_needed - free} bytes are missing",
+            hint="free that much, or choose another place with `--to DIR` or `--cache-dir DIR`",
+        )
+
+
+def _absent_offline(plan: Plan) -> tuple[Outcome, ...]:
+    """Return the outcomes of a run that may not ask the network for what is missing."""
+    outcomes = [
+        Outcome(path=file.path, size=file.size, kind=OutcomeKind.ABSENT, detail="not on this disk, and offline")
+        for fetch in plan.fetches
+        for file in fetch.files
+    ]
+    outcomes += [Outcome(path=keep.file.path, size=keep.file.size, kind=OutcomeKind.KEPT) for keep in plan.keeps]
+    return tuple(outcomes)
+
+
+def _gravest(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that the caller should hear of: one of ours where there is one, else the group itself."""
+    ours, _ = group.split(FetchverifyError)
+    while isinstance(ours, BaseExceptionGroup):
+        ours = max(ours.exceptions, key=lambda error: isinstance(error, DiskError))  # type: ignore[assignment]
+    return group if ours is None else ours

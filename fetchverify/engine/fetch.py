@@ -68,20 +68,31 @@ class Pumped:
     failure: Failure | None
 
 
-@dataclass(slots=True, kw_only=True)
-class Line:
-    """What every pump of a run uses."""
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What a pump works with."""
 
-    client: ByteClient
     pool: BufferPool
     pace: Pace
+    spare: memoryview
 
 
-def pump(line: Line, download: Download, source: Source | None, indexes: tuple[int, ...], *, whole: bool) -> Pumped:
+def pump(
+    client: ByteClient,
+    pool: BufferPool,
+    pace: Pace,
+    download: Download,
+    source: Source,
+    indexes: tuple[int, ...],
+    *,
+    whole: bool,
+) -> Pumped:
     """Fetch neighbouring blocks in one request; blocks the thread until they landed or the request failed.
 
     Args:
-        line: client, buffers and cap of the run.
+        client: asks the Hub or its CDN.
+        pool: buffers of the run.
+        pace: cap of the run.
         download: the file.
         source: where its bytes lie.
         indexes: ascending, neighbours, nobody else's; with `whole`, every missing block of the file.
@@ -94,15 +105,15 @@ def pump(line: Line, download: Download, source: Source | None, indexes: tuple[i
     works = [(index, download.work(index)) for index in indexes]
     before = sum(work.position for _, work in works)
     span = None if whole else Block(works[0][1].position, works[-1][1].block.stop)
-    spare = memoryview(bytearray(BUFFER_SIZE))
+    means = _Means(pool, pace, memoryview(bytearray(BUFFER_SIZE)))
     failure: Failure | None = None
     try:
-        with line.client.open(download.manifest, download.file, source, span) as body:
+        with client.open(download.manifest, download.file, source, span) as body:
             at = 0 if span is None else span.start
             for index, work in works:
-                at = _pass_over(body, spare, at, work.position)
+                at = _pass_over(body, means.spare, at, work.position)
                 while work.position < work.block.stop:
-                    at += _land_piece(line, download, work, body, spare)
+                    at += _land_piece(means, download, work, body)
                 download.partial.record(index, work.check.digest())
                 landed.append(index)
             if span is not None:
@@ -115,11 +126,11 @@ def pump(line: Line, download: Download, source: Source | None, indexes: tuple[i
     return Pumped(landed=tuple(landed), progressed=progressed, failure=failure)
 
 
-def _land_piece(line: Line, download: Download, work: BlockWork, body: Body, spare: memoryview) -> int:
+def _land_piece(means: _Means, download: Download, work: BlockWork, body: Body) -> int:
     """Read one buffer, write it, hand it to the hasher; return its length in bytes."""
-    buffer = line.pool.take()
-    into = spare if buffer is None else buffer
-    most = line.pace.piece(min(BUFFER_SIZE, work.block.stop - work.position))
+    buffer = means.pool.take()
+    into = means.spare if buffer is None else buffer
+    most = means.pace.piece(min(BUFFER_SIZE, work.block.stop - work.position))
     try:
         count = body.fill(into[:most])
         piece = into[:count]
@@ -127,16 +138,16 @@ def _land_piece(line: Line, download: Download, work: BlockWork, body: Body, spa
         download.partial.write(piece, work.position)
     except BaseException:
         if buffer is not None:
-            line.pool.give(buffer)
+            means.pool.give(buffer)
         raise
     work.check.update(piece)
     if buffer is None:
         download.hasher.wrote(work.position, count)
     elif not download.hasher.offer(work.position, buffer, count):
-        line.pool.give(buffer)
+        means.pool.give(buffer)
     work.position += count
     download.count(count)
-    line.pace.spend(count)
+    means.pace.spend(count)
     return count
 
 

@@ -3,51 +3,28 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import anyio
 import anyio.from_thread
 import anyio.to_thread
 
 from fetchverify import events
-from fetchverify.core.manifest import Manifest, RemoteFile
-from fetchverify.core.retry import Again, Failure, OneStream, ReResolve, Stop, decide
+from fetchverify.core.manifest import RemoteFile
+from fetchverify.core.retry import Failure, OneStream, ReResolve, Stop
 from fetchverify.core.tickets import Tickets
-from fetchverify.engine.fetch import Download, Line, Pumped, pump
+from fetchverify.engine.fetch import Download, Pumped, pump
 from fetchverify.engine.hashing import InOrderHash
+from fetchverify.engine.run import Run
 from fetchverify.net.transport import Source, TransferError
 from fetchverify.store.partial import Partial
 
 _SYNC_EVERY_S = 1.0
 
 
-@dataclass(slots=True, kw_only=True)
-class Shared:
-    """What all files of a run share.
-
-    Attributes:
-        slots: requests under way at once, over all files; also the limit of the threads that carry them.
-        hashers: hashing threads at once, one a core: more would only share the cores.
-        abort: wakes every thread of the run; called when it is cancelled or cannot go on.
-        active: hashers at work, which `abort` has to stop.
-    """
-
-    line: Line
-    slots: anyio.CapacityLimiter
-    hashers: anyio.CapacityLimiter
-    emit: events.Emit
-    retried: Callable[[], None]
-    abort: Callable[[], None]
-    active: set[InOrderHash] = field(default_factory=set)
-
-
 class LargeFile:
     """Fetches the missing blocks of one partial and yields its digest."""
 
-    def __init__(self, shared: Shared, manifest: Manifest, file: RemoteFile, partial: Partial) -> None:
-        self._shared = shared
+    def __init__(self, run: Run, file: RemoteFile, partial: Partial) -> None:
+        self._run = run
         self._partial = partial
         self._tickets = Tickets(partial.landed.missing())
         self._source: Source | None = None
@@ -60,7 +37,7 @@ class LargeFile:
         self._finished = False
         self.failure: Failure | None = None
         self.download = Download(
-            manifest=manifest,
+            manifest=run.manifest,
             file=file,
             partial=partial,
             received=partial.landed.landed,
@@ -69,7 +46,7 @@ class LargeFile:
                 partial.tiling,
                 read_into=partial.read_into,
                 block_hashes=partial.landed.hashes,
-                pool=shared.line.pool,
+                pool=run.pool,
                 rotted=self._rotted,
             ),
         )
@@ -80,14 +57,14 @@ class LargeFile:
         Raises:
             DiskError: the partial could not be written or read.
         """
-        self._shared.active.add(self.download.hasher)
+        self._run.active.add(self.download.hasher)
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._abort_on_trouble)
                 group.start_soon(self._sync_now_and_then)
                 for _ in range(lines):
                     group.start_soon(self._follow_tickets)
-                digest = await anyio.to_thread.run_sync(self.download.hasher.run, limiter=self._shared.hashers)
+                digest = await anyio.to_thread.run_sync(self.download.hasher.run, limiter=self._run.hashers)
                 # The last block may be hashed before its record is written: let the lines come to their end.
                 while self.failure is None and not self._tickets.done:
                     await self._wake.wait()
@@ -95,7 +72,7 @@ class LargeFile:
                 group.cancel_scope.cancel()
             return digest if self.failure is None else None
         finally:
-            self._shared.active.discard(self.download.hasher)
+            self._run.active.discard(self.download.hasher)
 
     async def _follow_tickets(self) -> None:
         while self.failure is None:
@@ -119,7 +96,10 @@ class LargeFile:
             if source is None:
                 source = await self._locate()
             pumped = await anyio.to_thread.run_sync(
-                lambda: pump(self._shared.line, self.download, source, indexes, whole=whole), limiter=self._shared.slots
+                lambda: pump(
+                    self._run.client, self._run.pool, self._run.pace, self.download, source, indexes, whole=whole
+                ),
+                limiter=self._run.slots,
             )
         except TransferError as error:
             pumped = Pumped(landed=(), progressed=False, failure=error.failure)
@@ -135,36 +115,25 @@ class LargeFile:
 
     async def _judge(self, failure: Failure, source: Source | None) -> None:
         self._attempt += 1
-        elapsed_s = anyio.current_time() - self._progress_at
-        verdict = decide(failure, attempt=self._attempt, elapsed_s=elapsed_s, jitter=random.random())  # noqa: S311
-        match verdict:
-            case Again(wait_s=wait_s):
-                pass
-            case ReResolve(wait_s=wait_s):
+        quiet_s = anyio.current_time() - self._progress_at
+        match await self._run.judge(self.download.file.path, failure, self._attempt, quiet_s):
+            case ReResolve():
                 if self._source is source:
                     self._source = None
             case OneStream():
-                self._whole, wait_s = True, 0.0
+                self._whole = True
             case Stop():
                 self.failure = failure
                 self.download.hasher.stop()
-                return
-        self._shared.retried()
-        self._shared.emit(
-            events.Retrying(
-                path=self.download.file.path, reason=failure.summary, attempt=self._attempt, wait_s=round(wait_s, 3)
-            )
-        )
-        await anyio.sleep(wait_s)
 
     async def _locate(self) -> Source:
         async with self._locating:
             if self._source is None:
                 self._source = await anyio.to_thread.run_sync(
-                    self._shared.line.client.locate,
+                    self._run.client.locate,
                     self.download.manifest,
                     self.download.file,
-                    limiter=self._shared.slots,
+                    limiter=self._run.slots,
                 )
             return self._source
 
@@ -176,7 +145,7 @@ class LargeFile:
     def _give_back(self, index: int) -> None:
         self.download.received -= len(self._partial.tiling.block(index))
         self._tickets.give_back(index)
-        self._shared.emit(
+        self._run.emit(
             events.Note(level="warning", message=f"block {index} of `{self.download.file.path}` rotted on disk")
         )
         self._notify()
@@ -193,7 +162,7 @@ class LargeFile:
             await anyio.sleep_forever()
         finally:
             if not self._finished:
-                self._shared.abort()
+                self._run.abort()
 
     def _notify(self) -> None:
         self._wake.set()

@@ -124,7 +124,7 @@ class ByteClient:
         count: called once a request, for the report.
     """
 
-    def __init__(self, endpoint: wire.Endpoint, *, connections: int, count: Callable[[], None]) -> None:
+    def __init__(self, endpoint: wire.Endpoint, *, connections: int, count: Callable[[], object]) -> None:
         self._endpoint = endpoint
         self._count = count
         self._client = wire.new_client(connections)
@@ -228,7 +228,11 @@ class ByteClient:
         request = self._client.build_request(
             method,
             at.url,
-            headers={**wire.base_headers(self._endpoint if at.from_hub else None), "Accept-Encoding": "identity", **headers},
+            headers={
+                **wire.base_headers(self._endpoint if at.from_hub else None),
+                "Accept-Encoding": "identity",
+                **headers,
+            },
         )
         self._count()
         try:
@@ -314,7 +318,9 @@ def _checked_length(response: wire.Response, file: RemoteFile, span: Block | Non
         or (int(match[1]), int(match[2]) + 1) != (span.start, span.stop)
         or match[3] not in ("*", str(file.size))
     ):
-        detail = f"asked for bytes {span.start}-{span.stop - 1}/{file.size}, got `{headers.get('content-range', '')[:80]}`"
+        detail = (
+            f"asked for bytes {span.start}-{span.stop - 1}/{file.size}, got `{headers.get('content-range', '')[:80]}`"
+        )
         raise TransferError(Failure(reason=Reason.WRONG_RANGE, detail=detail))
     if length is not None and length != str(wanted):
         detail = f"the server announces {length} bytes for a range of {wanted}"

@@ -42,6 +42,7 @@ class HubCache:
         self.cache_dir = cache_dir.absolute()
         self.root = self.cache_dir / folder_name
         self._disk = disk
+        self._blobs = f"{self.root}/blobs/"
         self._area = Area(disk, self.root / AREA_NAME)
         self._commit: Commit | None = None
 
@@ -78,6 +79,7 @@ class HubCache:
         self._commit = manifest.commit
         unfinished = partial_keys(self.area)
         look = Looker(self.target)
+        target = str(self.target)
         seen: dict[RepoPath, Seen] = {}
         for file in files:
             landed = landed_bytes(self.area, file.digest, file.size) if file.digest.key in unfinished else 0
@@ -85,19 +87,19 @@ class HubCache:
             if isinstance(found, str):
                 seen[file.path] = Seen(obstacle=found, landed=landed)
             else:
-                seen[file.path] = self._seen(file, found, landed)
+                seen[file.path] = self._seen(file, f"{target}/{file.path}", found, landed)
         return seen
 
-    def _seen(self, file: RemoteFile, found: os.stat_result | None, landed: int) -> Seen:
-        path = f"{self.target}/{file.path}"
+    def _seen(self, file: RemoteFile, path: str, found: os.stat_result | None, landed: int) -> Seen:
+        blob = self._blobs + file.digest.hex
         published: Copy | None = None
         linked_right = True
         if found is not None and stat.S_ISREG(found.st_mode):  # a hardlink or copy, where symlinks are not to be had
             published = Copy(where=path, size=found.st_size, proved=self.proofs.knows(file.digest, found))
         elif found is not None:
-            linked_right = relink.leads_to(path, f"{self.root}/blobs/{file.digest.hex}")
+            linked_right = relink.leads_to(path, blob)
             published = self.find_blob(file.digest) if linked_right else self._behind(path, file.digest)
-        if published is not None and published.where == f"{self.root}/blobs/{file.digest.hex}":
+        if published is not None and published.where == blob:
             return Seen(published=published, linked_right=linked_right, landed=landed)
         others = (self.find_blob(file.digest), sharedblobs.find(self.cache_dir, file, self.proofs))
         copies = {copy.where: copy for copy in others if copy is not None}
@@ -118,7 +120,7 @@ class HubCache:
 
     def find_blob(self, digest: Digest) -> Copy | None:
         """Return the blob's bytes, links followed; None where there is none."""
-        path = f"{self.root}/blobs/{digest.hex}"
+        path = self._blobs + digest.hex
         try:
             found = os.lstat(path)
         except OSError:

@@ -1,0 +1,145 @@
+"""From proved bytes to what readers see, and from bad bytes to quarantine; always under the hub's own lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+from fetchverify import events
+from fetchverify.core.manifest import RemoteFile
+from fetchverify.core.plan import Copy, Fetch, Link
+from fetchverify.engine.run import Run
+from fetchverify.store.disk import Disk
+from fetchverify.store.layout import Layout
+from fetchverify.store.partial import Partial
+from fetchverify.store.quarantine import BadCopy, Quarantine
+
+T = TypeVar("T")
+
+
+class Publisher:
+    """Publishes proved files of one run and sets bad ones aside; methods without `async` block and run in threads."""
+
+    def __init__(self, run: Run, layout: Layout, disk: Disk, host: str) -> None:
+        self._run = run
+        self._layout = layout
+        self._host = host
+        self._quarantine = Quarantine(disk, layout.area)
+        # fsync is what a publishing thread waits for: a few side by side share the disk's journal commits.
+        self._threads = anyio.CapacityLimiter(8)
+
+    @property
+    def quarantined(self) -> int:
+        """Bad copies that lie in quarantine."""
+        return self._quarantine.count()
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, done in a thread."""
+        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+    async def prove(self, file: RemoteFile, copy: Copy) -> bool:
+        """Return whether a copy's bytes are the file; what is proved is noted and not hashed again."""
+        path = Path(copy.where)
+        before = await self.in_thread(path.stat)
+        if copy.size == file.size and await self._run.auditor.matches(path, file.digest, file.size):
+            await self.in_thread(lambda: self._layout.proofs.add(file.digest, path, hashed=before))
+            return True
+        message = f"`{copy.where}` is not what the Hub promises for `{file.path}`"
+        self._run.emit(events.Note(level="warning", message=message))
+        return False
+
+    async def link(self, action: Link, copy: Copy) -> str:
+        """Publish a file from a proved copy; return how: `linked`, `reflink` or `copy`."""
+
+        def work() -> str:
+            self._set_aside(action.file, action.replaces, "another file stood in its place")
+            return self._layout.publish_copy(action.file, copy)
+
+        return await self._locked(action.file, work)
+
+    async def small(self, fetch: Fetch, content: bytes) -> None:
+        """Publish proved bytes under every path of the fetch."""
+
+        def work() -> None:
+            self._set_aside_all(fetch)
+            first, *others = fetch.files
+            self._layout.publish_bytes(first, content)
+            for other in others:
+                self._layout.publish_copy(other, self._published(first))
+
+        await self._locked(fetch.files[0], work)
+
+    async def large(self, fetch: Fetch, partial: Partial) -> None:
+        """Publish a proved partial under every path of the fetch."""
+
+        def work() -> None:
+            data = partial.seal()
+            self._set_aside_all(fetch)
+            self._layout.publish_data(fetch.files, data)
+            partial.discard()
+
+        await self._locked(fetch.files[0], work)
+
+    async def quarantine_bytes(self, file: RemoteFile, content: bytes, came: str) -> None:
+        """Keep bytes that came and are not the file."""
+        note = self._note(file, came, "the digest differs")
+        await self.in_thread(lambda: self._quarantine.take_bytes(content, note))
+
+    async def quarantine_partial(self, partial: Partial, file: RemoteFile, came: str) -> None:
+        """Keep a complete partial that is not the file."""
+        note = self._note(file, came, "the digest differs")
+
+        def work() -> None:
+            self._quarantine.take_path(partial.seal(), note)
+            partial.discard()
+
+        await self.in_thread(work)
+
+    def _published(self, file: RemoteFile) -> Copy:
+        copy = self._layout.observe(self._run.manifest, [file])[file.path].published
+        assert copy is not None
+        return copy
+
+    def _set_aside_all(self, fetch: Fetch) -> None:
+        for file, replaced in zip(fetch.files, fetch.replaces, strict=False):
+            self._set_aside(file, replaced, "its bytes are not what the Hub promises")
+
+    def _set_aside(self, file: RemoteFile, replaced: Copy | None, reason: str) -> None:
+        """Unpublish what stands in a file's place, in the reverse order of publishing, and keep it in quarantine."""
+        if replaced is None:
+            return
+        bad = self._layout.unpublish(file)
+        if bad is not None:
+            self._quarantine.take_path(bad, self._note(file, None, reason))
+
+    def _note(self, file: RemoteFile, came: str | None, reason: str) -> BadCopy:
+        manifest = self._run.manifest
+        return BadCopy(
+            promised=file.digest,
+            path=file.path,
+            repo_id=manifest.ref.repo_id,
+            commit=manifest.commit,
+            reason=reason,
+            when=time.time(),
+            came=None if came is None else f"{file.digest.algo}-{came}",
+            host=self._host,
+        )
+
+    async def _locked(self, file: RemoteFile, work: Callable[[], T]) -> T:
+        """Do `work` in a thread, under the lock that the hub's own client takes for this file."""
+
+        def told(holder: str, waited_s: float) -> None:
+            anyio.from_thread.check_cancelled()
+            anyio.from_thread.run_sync(self._run.emit, events.Waiting(what=holder, wait_s=waited_s))
+
+        def locked() -> T:
+            with self._layout.lock(file, told, self._run.options.lock_timeout_s):
+                return work()
+
+        return await self.in_thread(locked)

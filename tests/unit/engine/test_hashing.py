@@ -1,0 +1,121 @@
+"""The hasher proves what lies on disk: in order, whatever the order of arrival, and never bytes that changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fetchverify.core.blocks import Tiling
+from fetchverify.core.manifest import Digest
+from fetchverify.engine.hashing import BUFFER_SIZE, BufferPool, InOrderHash, new_hash
+
+
+class Disk:
+    """A partial in memory."""
+
+    def __init__(self, size: int) -> None:
+        self.data = bytearray(size)
+        self.reads: list[tuple[int, int]] = []
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        self.reads.append((offset, len(buffer)))
+        piece = self.data[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def a_hasher(disk: Disk, tiling: Tiling, earlier: dict[int, bytes], pool: BufferPool, rotted: list[int]) -> InOrderHash:
+    digest = Digest(algo="sha256", hex="0" * 64)
+    return InOrderHash(
+        digest, tiling, read_into=disk.read_into, block_hashes=earlier, pool=pool, rotted=rotted.append
+    )
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.randoms(use_true_random=False), st.integers(0, 3))
+def test_pieces_may_arrive_in_any_order(lengths: list[int], rng: random.Random, buffers: int) -> None:
+    """Three connections land their ranges as they please; some pieces no longer fit into memory."""
+    content = rng.randbytes(sum(lengths))
+    disk, pool = Disk(len(content)), BufferPool(buffers)
+    hasher = a_hasher(disk, Tiling(size=len(content), block_size=1 << 20), {}, pool, [])
+    offsets = [sum(lengths[:number]) for number in range(len(lengths))]
+    digest: list[str | None] = []
+    thread = threading.Thread(target=lambda: digest.append(hasher.run()))
+    thread.start()
+    for offset, length in rng.sample(list(zip(offsets, lengths, strict=True)), len(lengths)):
+        disk.data[offset : offset + length] = content[offset : offset + length]
+        buffer = pool.take()
+        if buffer is None:
+            hasher.wrote(offset, length)
+        else:
+            buffer[:length] = content[offset : offset + length]
+            assert hasher.offer(offset, buffer, length)
+    thread.join(10)
+    assert [hashlib.sha256(content).hexdigest()] == digest
+
+
+def test_what_is_far_ahead_is_read_again_and_its_buffer_stays_with_the_reader() -> None:
+    """One slow connection at the frontier must not pin all memory."""
+    size = 80 * BUFFER_SIZE
+    disk, pool = Disk(size), BufferPool(1)
+    hasher = a_hasher(disk, Tiling(size=size), {}, pool, [])
+    buffer = pool.take()
+    assert buffer is not None
+    assert not hasher.offer(70 * BUFFER_SIZE, buffer, BUFFER_SIZE)
+
+
+def test_blocks_of_an_earlier_run_are_checked_and_hashed_in_one_pass() -> None:
+    content = random.Random(1).randbytes(1000)
+    disk, tiling = Disk(1000), Tiling(size=1000, block_size=300)
+    disk.data[:] = content
+    earlier = {i: xxhash.xxh3_128_digest(content[i * 300 : (i + 1) * 300]) for i in range(4)}
+    hasher = a_hasher(disk, tiling, earlier, BufferPool(0), [])
+    assert hashlib.sha256(content).hexdigest() == hasher.run()
+    assert [(0, 300), (300, 300), (600, 300), (900, 100)] == disk.reads
+
+
+def test_a_rotted_block_is_reported_and_hashed_only_when_it_landed_again() -> None:
+    """What a power cut lost fails its hash and is fetched again; the blocks before it are not."""
+    content = random.Random(2).randbytes(900)
+    disk, tiling = Disk(900), Tiling(size=900, block_size=300)
+    earlier = {i: xxhash.xxh3_128_digest(content[i * 300 : (i + 1) * 300]) for i in range(3)}
+    disk.data[:] = content[:300] + bytes(300) + content[600:]
+    rotted: list[int] = []
+    hasher = a_hasher(disk, tiling, earlier, BufferPool(0), rotted)
+    digest: list[str | None] = []
+    thread = threading.Thread(target=lambda: digest.append(hasher.run()))
+    thread.start()
+    while not rotted:
+        thread.join(0.01)
+    disk.data[300:600] = content[300:600]
+    hasher.wrote(300, 300)
+    thread.join(10)
+    assert ([1], [hashlib.sha256(content).hexdigest()]) == (rotted, digest)
+
+
+def test_a_stopped_hasher_returns_soon_and_without_a_digest() -> None:
+    hasher = a_hasher(Disk(10), Tiling(size=10), {}, BufferPool(1), [])
+    digest: list[str | None] = []
+    thread = threading.Thread(target=lambda: digest.append(hasher.run()))
+    thread.start()
+    hasher.stop()
+    thread.join(0.5)
+    assert [None] == digest
+
+
+@pytest.mark.parametrize(
+    ("algo", "expected"),
+    [
+        ("sha256", hashlib.sha256(b"hello\n").hexdigest()),
+        ("git-sha1", "ce013625030ba8dba906f756967f9e9ca394464a"),  # printf 'hello\n' | git hash-object --stdin
+    ],
+)
+def test_digests_are_those_of_the_repo(algo: str, expected: str) -> None:
+    state = new_hash(Digest(algo=algo, hex=expected), 6)  # type: ignore[arg-type]
+    state.update(b"hello\n")
+    assert expected == state.hexdigest()

@@ -340,7 +340,7 @@ def get(
 
     from fetchverify.commands import get as command
     from fetchverify.commands.runner import Interrupted, run_command
-    from fetchverify.events import Event
+    from fetchverify.events import Event, Planned
     from fetchverify.sinks.jsonlines import JsonLines
     from fetchverify.sinks.terminal import Terminal
 
@@ -357,7 +357,8 @@ def get(
     lines = voice.lines = JsonLines(sys.stdout, debug=verbose) if as_json else None
 
     def emit(event: Event) -> None:
-        terminal(event)
+        if not (rest["dry_run"] and isinstance(event, Planned)):  # nothing is being fetched
+            terminal(event)
         if lines is not None:
             lines(event)
 
@@ -373,7 +374,7 @@ def get(
     try:
         result = run_command(
             lambda: command.run(options, emit),
-            on_signal=lambda: terminal.say("stopping, what arrived is kept; once more to quit at once"),
+            on_signal=terminal.stopping,
         )
     except Interrupted as interrupted:
         voice.error(
@@ -418,7 +419,7 @@ def _tell_report(report: Report, voice: _Voice) -> int:
 
     assert voice.terminal is not None
     for line in closing.remarks(report):
-        voice.terminal.say(line, level="warning" if line.startswith("warning: ") else "info")
+        voice.terminal.say(line)
     for block in closing.failures(report):
         voice.terminal.say(block, level="warning")
     voice.terminal.say(closing.summary(report))

@@ -70,9 +70,9 @@ def remarks(report: Report) -> list[str]:
     lines = []
     again = [outcome.path for outcome in report.outcomes if outcome.kind is OutcomeKind.REFETCHED]
     for path in again[:_MOST_FAILURES]:
-        lines.append(f"warning: `{path}` came corrupted and was fetched again; it is proved now")
+        lines.append(f"`{path}` came corrupted and was fetched again; it is proved now")
     if len(again) > _MOST_FAILURES:
-        lines.append(f"warning: so were {human.count(len(again) - _MOST_FAILURES, 'more file')}")
+        lines.append(f"so were {human.count(len(again) - _MOST_FAILURES, 'more file')}")
     if report.quarantined:
         verb = "lies" if report.quarantined == 1 else "lie"
         lines.append(f"{human.count(report.quarantined, 'bad copy')} {verb} in quarantine")

@@ -67,8 +67,8 @@ class Tally:
         return self._finished_bytes + sum(verified for _, _, verified in self.active.values())
 
     @property
-    def kept(self) -> int:
-        """Bytes that a later run need not fetch: published files, and what landed of the others."""
+    def received(self) -> int:
+        """Bytes that are here: published files, and what came of the others, in earlier runs too."""
         return self._finished_bytes + sum(received for _, received, _ in self.active.values())
 
     @property
@@ -103,4 +103,6 @@ class Tally:
         """Return what an interrupted run leaves behind."""
         if not self.files:
             return "nothing was written yet"
-        return f"{self.done} of {human.count(self.files, 'file')} published, {human.size(self.kept)} kept"
+        # Of a file under way only whole blocks are kept: the figure is what came, not what stays.
+        came = f"{human.size(self.received)} received; whole blocks are kept"
+        return f"{self.done} of {human.count(self.files, 'file')} published, {came}"

@@ -54,7 +54,8 @@ class Terminal:
                 )
             case events.Retrying(path=path, reason=reason, attempt=attempt, wait_s=wait_s):
                 what = f"`{path}`: " if path else ""
-                self._remark(f"{what}{reason}; attempt {attempt + 1} in {human.duration(wait_s)}")
+                when = f"in {human.duration(wait_s)}" if wait_s >= 0.05 else "at once"
+                self._remark(f"{what}{reason}; attempt {attempt + 1} {when}")
             case events.Waiting(what=what):
                 self._remark(f"waiting for {what}")
             case events.FileFinished(path=path, size=size, outcome=outcome):
@@ -84,6 +85,11 @@ class Terminal:
                 print(text, file=self._stream, flush=True)
         except (OSError, ValueError):
             self._give_up()
+
+    def stopping(self) -> None:
+        """Say that the run winds down; what its connections then complain of is nobody's news."""
+        self.say("stopping, what arrived is kept; once more to quit at once")
+        self._level = max(self._level, _LEVELS["warning"])
 
     def _draw(self, event: events.Event) -> None:
         if self._progress == "none" or not self.tally.files:

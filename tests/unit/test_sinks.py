@@ -131,7 +131,7 @@ def test_figures_add_up_files_done_and_files_under_way() -> None:
     clock.now += 10
     tally(progress("b", 900 * MB, 700 * MB))
     assert "12% 1.2 GB of 10 GB, 120 MB/s, 1 of 9 files, 1m13s left" == tally.line()
-    assert "1 of 9 files published, 1.4 GB kept" == tally.interrupted()
+    assert "1 of 9 files published, 1.4 GB received; whole blocks are kept" == tally.interrupted()
 
 
 def test_the_share_says_100_only_when_all_is_there() -> None:

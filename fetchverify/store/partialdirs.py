@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ GONE = ".gone-"  # a directory on its way out; never looked at again
 def read_journal(folder: Path, tiling: Tiling, key: str) -> tuple[BlockMap, int]:
     """Return what a partial's journal vouches for and its valid length; nothing where data or journal do not fit."""
     try:
-        if (folder / "data").lstat().st_size != tiling.size:
+        data = (folder / "data").lstat()
+        if not stat.S_ISREG(data.st_mode) or data.st_size != tiling.size:
             return BlockMap(tiling=tiling, hashes={}), 0
         raw = (folder / "journal").read_bytes()
     except OSError:

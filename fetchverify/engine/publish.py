@@ -15,6 +15,7 @@ from fetchverify import events
 from fetchverify.core.manifest import RemoteFile
 from fetchverify.core.plan import Copy, Fetch, Link
 from fetchverify.engine.run import Run
+from fetchverify.store.blockmap import keep_block_map
 from fetchverify.store.disk import Disk
 from fetchverify.store.layout import Layout
 from fetchverify.store.partial import Partial
@@ -29,6 +30,7 @@ class Publisher:
     def __init__(self, run: Run, layout: Layout, disk: Disk, host: str) -> None:
         self._run = run
         self._layout = layout
+        self._disk = disk
         self._host = host
         self._quarantine = Quarantine(disk, layout.area)
         # fsync is what a publishing thread waits for: a few side by side share the disk's journal commits.
@@ -82,6 +84,8 @@ class Publisher:
             data = partial.seal()
             self._set_aside_all(fetch)
             self._layout.publish_data(fetch.files, data)
+            # Evidence from now on: the whole digest matched. It finds which blocks rotted, should they ever.
+            keep_block_map(self._disk, self._layout.area, partial.digest, partial.landed)
             partial.discard()
 
         await self._locked(fetch.files[0], work)

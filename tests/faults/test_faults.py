@@ -180,6 +180,7 @@ async def get(hub: MockHub, tmp_path: Path, events: list[Event] | None = None, *
         endpoint=hub.endpoint,
         cache_dir=tmp_path / "cache",
         token="",
+        retries=5,
         **options,  # type: ignore[arg-type]
     )
     report = await run(chosen, seen.append)

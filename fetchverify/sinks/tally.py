@@ -29,20 +29,29 @@ class Tally:
         self._clock = clock
         self._samples: deque[tuple[float, int]] = deque()
         self._finished_bytes = 0
+        self._to_fetch = 0
+        self._came = 0
+        self._came_of: dict[str, int] = {}  # of the files under way, in all their rounds
         self.files = self.size = self.done = self.failed = 0
         self.active: dict[str, tuple[int, int, int]] = {}
 
     def __call__(self, event: events.Event) -> None:
         """Add one event."""
         match event:
-            case events.Resolved(files=files, size=size) | events.Planned(files=files, size=size):
+            case events.Resolved(files=files, size=size):
                 self.files, self.size = files, size
+            case events.Planned(files=files, size=size, bytes_to_fetch=to_fetch):
+                self.files, self.size, self._to_fetch = files, size, to_fetch
             case events.FileStarted(path=path, size=size, landed=landed):
                 self.active[path] = (size, landed, 0)
             case events.Progress(path=path, received=received, verified=verified) if path in self.active:
-                self.active[path] = (self.active[path][0], received, verified)
-            case events.FileFinished(path=path, size=size, outcome=outcome):
+                size, before, _ = self.active[path]
+                self.active[path] = (size, received, verified)
+                self._came_of[path] = self._came_of.get(path, 0) + max(0, received - before)
+                self._came += max(0, received - before)
+            case events.FileFinished(path=path, size=size, outcome=outcome, fetched=fetched):
                 self.active.pop(path, None)
+                self._came += max(0, fetched - self._came_of.pop(path, 0))
                 if OutcomeKind(outcome).exit_code is ExitCode.CLEAN:
                     self.done += 1
                     self._finished_bytes += size
@@ -57,7 +66,8 @@ class Tally:
         # A burst of small files is one sample: the window must not grow with their number.
         if len(self._samples) > 1 and now - self._samples[-2][0] < 0.25:
             self._samples.pop()
-        self._samples.append((now, self.verified))
+        # Speed is that of the line; where nothing is fetched, that of the disk and the hash.
+        self._samples.append((now, self._came if self._to_fetch else self.verified))
         while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW_S:
             self._samples.popleft()
 
@@ -89,8 +99,9 @@ class Tally:
         parts.append(f"{self.done} of {human.count(self.files, 'file')}")
         if self.failed:
             parts.append(f"{self.failed} failed")
-        if speed and self.size > self.verified:
-            parts.append(f"{human.duration((self.size - self.verified) / speed)} left")
+        left = self._to_fetch - self._came if self._to_fetch else self.size - self.verified
+        if speed and left > 0:
+            parts.append(f"{human.duration(left / speed)} left")
         return ", ".join(parts)
 
     def line(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal, TextIO, TypeAlias
 
@@ -136,6 +137,16 @@ class _Bars:
         self._whole: Any = None
         self._files: list[tuple[str, Any] | None] = [None] * MOST_FILE_BARS
 
+    def _shape(self) -> dict[str, Any]:
+        try:
+            columns, rows = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            columns = rows = 0
+        if columns > 0 and rows > 0:
+            return {"dynamic_ncols": True}
+        # A fresh container's terminal is 0 x 0 for a while: tqdm would draw nothing, for ever.
+        return {"ncols": 80, "nrows": 24}
+
     def _bar(self, position: int, total: int, label: str) -> Any:
         return self._tqdm(
             total=max(1, total),
@@ -143,7 +154,7 @@ class _Bars:
             leave=False,
             file=self._stream,
             disable=False,
-            dynamic_ncols=True,
+            **self._shape(),
             # tqdm would redraw on its own clock; ours is the tally's.
             miniters=float("inf"),
             mininterval=float("inf"),

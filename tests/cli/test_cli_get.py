@@ -403,10 +403,12 @@ class Screen:
         return [text for row in self.rows if (text := "".join(row).rstrip())]
 
 
-def on_a_terminal(*args: str, columns: int = 110, more: dict[str, str] | None = None) -> tuple[int, str, str]:
+def on_a_terminal(
+    *args: str, rows: int = 24, columns: int = 110, more: dict[str, str] | None = None
+) -> tuple[int, str, str]:
     """Return exit code, stdout (a pipe) and what reached stderr (a terminal)."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen(
         [sys.executable, FAKE, *args], stdout=subprocess.PIPE, stderr=slave, env=environment(**(more or {})), text=True
     )
@@ -449,6 +451,12 @@ def test_a_narrow_terminal_breaks_no_line() -> None:
     code, _, raw = on_a_terminal("get", "play/bars", columns=40)
     assert code == 0
     assert all(len(row) <= 40 for row in re.split(r"[\r\n]|\x1b\[A", raw) if "%|" in row)
+
+
+def test_a_terminal_without_a_size_shows_bars_too() -> None:
+    """As that of a fresh container, or under `script` without a terminal."""
+    _, _, raw = on_a_terminal("get", "play/bars", rows=0, columns=0)
+    assert "%|" in raw
 
 
 @pytest.mark.parametrize(

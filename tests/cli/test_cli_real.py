@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mock_server.content import Seeded
 from mock_server.hub import MockHub
-from mock_server.world import World
+from mock_server.world import FileValue, World
 
 ROOT = Path(__file__).parents[2]
 SIZE = 64 << 20
@@ -26,7 +26,8 @@ def environment(home: Path, endpoint: str) -> dict[str, str]:
 def test_an_interrupted_download_stops_soon_and_goes_on_where_it_was(tmp_path: Path) -> None:
     """Ctrl-C is how people pause a long download."""
     world = World()
-    world.add("org/name", {"config.json": b"{}", "model.safetensors": Seeded(SIZE, "a")})
+    files: dict[str, FileValue | None] = {"config.json": b"{}", "model.safetensors": Seeded(SIZE, "a")}
+    world.add("org/name", files)
     command = [sys.executable, "-m", "fetchverify", "get", "org/name"]
     with MockHub(world) as hub:
         env = environment(tmp_path, hub.endpoint)

@@ -36,7 +36,7 @@ def planned(files: int, size: int, *, fetch: int | None = None, landed: int = 0)
         files_linked=0,
         files_to_fetch=to_fetch,
         size=size,
-        bytes_to_fetch=size - landed,
+        bytes_to_fetch=size - landed if to_fetch else 0,
         bytes_landed=landed,
     )
 
@@ -130,7 +130,7 @@ def test_figures_add_up_files_done_and_files_under_way() -> None:
     tally(started("b", 5 * GB))
     clock.now += 10
     tally(progress("b", 900 * MB, 700 * MB))
-    assert "12% 1.2 GB of 10 GB, 120 MB/s, 1 of 9 files, 1m13s left" == tally.line()
+    assert "12% 1.2 GB of 10 GB, 140 MB/s, 1 of 9 files, 1m01s left" == tally.line()
     assert "1 of 9 files published, 1.4 GB received; whole blocks are kept" == tally.interrupted()
 
 
@@ -177,6 +177,17 @@ def test_a_fetch_that_starts_again_is_not_counted_twice() -> None:
         tally(progress("a", MB, MB))
     tally(finished("a", MB, "refetched"))
     assert (MB, 1) == (tally.verified, tally.done)
+
+
+def test_a_resumed_file_is_no_burst_of_speed() -> None:
+    """What landed before did not come over the line now; nor is it waited for."""
+    clock = Clock()
+    tally = Tally(clock)
+    tally(planned(1, 10 * GB, landed=8 * GB))
+    tally(started("a", 10 * GB, landed=8 * GB))
+    clock.now += 1
+    tally(progress("a", 8 * GB + 100 * MB, 4 * GB))
+    assert "40% 4 GB of 10 GB, 100 MB/s, 0 of 1 file, 19 s left" == tally.line()
 
 
 def test_bursts_of_small_files_cost_no_memory() -> None:

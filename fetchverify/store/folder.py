@@ -69,7 +69,7 @@ class Folder:
         """Return what lies in DIR for each of `files`, and where else their bytes may be."""
         self._commit = manifest.commit
         unfinished = partial_keys(self.area)
-        look = Looker(self._root)
+        look = Looker(self._root, longest_name=255 - len(".metadata"))  # the hub's companion file must fit, too
         there: dict[RepoPath, os.stat_result | str | None] = {
             file.path: _ours(file.path) or look.at(file.path) for file in files
         }

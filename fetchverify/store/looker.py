@@ -10,9 +10,10 @@ from pathlib import Path
 class Looker:
     """Looks at paths below a root without following links; folders are looked at once."""
 
-    def __init__(self, root: Path) -> None:
-        """Look below `root`, which need not exist."""
+    def __init__(self, root: Path, *, longest_name: int = 255) -> None:
+        """Look below `root`, which need not exist; names longer than `longest_name` bytes cannot be created."""
         self._root = f"{root}/"
+        self._longest_name = longest_name
         self._folders: dict[str, str | None] = {}
 
     def at(self, path: str) -> os.stat_result | str | None:
@@ -21,6 +22,8 @@ class Looker:
         why = self._obstacle(folder) if slash else None
         if why is not None:
             return why
+        if len(path) > 60 and any(len(part.encode()) > self._longest_name for part in path.split("/")):
+            return f"`{path}` has a name too long for this folder"
         try:
             found = os.lstat(self._root + path)
         except FileNotFoundError:

@@ -54,8 +54,11 @@ class Proofs:
             body = line[17:]
             if digest(body.encode()) != line[:16]:
                 continue
-            algo, value, dev, inode, size, mtime_ns = body.split(" ")
-            known[int(dev), int(inode), algo] = (value, int(size), int(mtime_ns))
+            try:
+                algo, value, dev, inode, size, mtime_ns = body.split(" ")
+                known[int(dev), int(inode), algo] = (value, int(size), int(mtime_ns))
+            except ValueError:  # a later version's line
+                continue
         if len(lines) > _COMPACT_FROM and len(lines) > 2 * len(known):
             self._compact()
         return self

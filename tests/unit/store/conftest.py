@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,3 +89,9 @@ def layout(request: pytest.FixtureRequest) -> Layout:
     """Both kinds of target: what is said of a layout holds for each."""
     found: Layout = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def make() -> Callable[[dict[str, bytes]], Repo]:
+    """Return how a repo is made of paths and bytes."""
+    return make_repo

@@ -95,7 +95,8 @@ def test_nobody_gets_what_somebody_is_writing(disk: Disk, tmp_path: Path) -> Non
     with open_(disk, tmp_path):
         with pytest.raises(LockedError, match=f"is being downloaded by process {os.getpid()} since 2") as caught:
             open_(disk, tmp_path)
-        assert caught.value.hint is not None and f"kill {os.getpid()}" in caught.value.hint
+        assert caught.value.hint is not None
+        assert f"kill {os.getpid()}" in caught.value.hint
         child = os.fork()
         if child == 0:
             try:
@@ -379,9 +380,9 @@ def test_many_threads_land_blocks_while_others_look_and_sync(disk: Disk, tmp_pat
     with Partial.open(disk, tmp_path, DIGEST, len(data), block_size=size) as partial:
         failures: list[BaseException] = []
 
-        def guarded(work: Callable[[], None]) -> None:
+        def guarded(work: Callable[..., None], *args: int) -> None:
             try:
-                work()
+                work(*args)
             except BaseException as error:
                 failures.append(error)
 
@@ -396,7 +397,7 @@ def test_many_threads_land_blocks_while_others_look_and_sync(disk: Disk, tmp_pat
                 assert 0 <= partial.landed.landed <= len(data)
                 partial.sync()
 
-        threads = [threading.Thread(target=guarded, args=(lambda n=n: writer(n),)) for n in range(4)]
+        threads = [threading.Thread(target=guarded, args=(writer, n)) for n in range(4)]
         threads += [threading.Thread(target=guarded, args=(watcher,)) for _ in range(2)]
         for thread in threads:
             thread.start()

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
+from mock_server import inject, scenario
 from mock_server.app import App, Routed, Settings
 from mock_server.faults import Fault, FaultBook, Match, Nth, Rule, kind_of
 from mock_server.ledger import Ledger, Record
@@ -121,6 +122,11 @@ class MockHub:
         rule = fault if isinstance(fault, Rule) else Rule(fault=fault, match=Match(**match), nth=nth)
         self._faults.add(rule)
 
+    def scenario(self, name: str | Path) -> None:
+        """Put the rules of a scenario in force: a file, or the name of a bundled one."""
+        for rule in scenario.load(name).rules:
+            self._faults.add(rule)
+
     def clear_faults(self) -> None:
         """Behave from now on."""
         self._faults.clear()
@@ -170,7 +176,9 @@ class MockHub:
         response = self._app.respond(routed, faults)
         silent = response.delivery.silent or response.delivery.raw is not None
         self.ledger.answer(
-            number, status=0 if silent else response.status, faults=tuple(kind_of(fault) for fault in faults)
+            number,
+            status=0 if silent else response.status,
+            faults=tuple(kind_of(fault) for fault in faults if inject.applies(fault, request)),
         )
         return Answer(
             response=response,

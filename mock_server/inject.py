@@ -32,6 +32,11 @@ class Resource:
     etag: str
 
 
+def applies(fault: f.Fault, request: Request) -> bool:
+    """Tell whether a fault that was picked for a request changes anything; some depend on the moment."""
+    return not isinstance(fault, f.MaxConnections) or request.open_connections > fault.limit
+
+
 def on_request(request: Request, faults: Sequence[f.Fault]) -> Request:
     """Return the request as a faulty server understands it."""
     if any(isinstance(fault, f.IgnoreRange) for fault in faults):
@@ -140,8 +145,8 @@ def _on_response(
             return bare.header("Transfer-Encoding", "chunked")
         case f.RefuseKeepAlive():
             return response.header("Connection", "close")
-        case f.MaxConnections(limit=limit, retry_after=retry_after):
-            if request.open_connections <= limit:
+        case f.MaxConnections(retry_after=retry_after):
+            if not applies(fault, request):
                 return response
             return error_status(f.Status(code=429, retry_after=retry_after))
         case f.IgnoreRange() | f.Flip() | f.Swap() | f.ChangeEtag() | f.ChangeContent():

@@ -135,7 +135,7 @@ class Ledger:
         return [
             (record.range[0], record.range[1])
             for record in self.requests(path=path, method="GET")
-            if record.kind in {"resolve", "cdn"}
+            if record.kind in {"resolve", "cdn", "other"}
             and record.range is not None
             and record.range[1] is not None
             and record.status // 100 != 3

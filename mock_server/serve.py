@@ -165,6 +165,7 @@ class _Connection:
         self._sock = sock
         self._handler = handler
         self._rest = b""
+        self._last = False
 
     def serve(self) -> None:
         """Answer requests until one side closes."""
@@ -207,6 +208,8 @@ class _Connection:
                 return None
         assert head is not None
         self._rest = parser.trailing_data[0]
+        said_close = any(key == b"connection" and value.lower() == b"close" for key, value in head.headers)
+        self._last = said_close or head.http_version == b"1.0"
         # A proxy's request line holds a full URL.
         target = urlsplit(head.target.decode("latin-1"))
         return Request(
@@ -232,12 +235,13 @@ class _Connection:
             return self._end(reset=False)
         for status, headers in delivery.interim:
             self._sock.sendall(_head(status, headers))
-        ends = delivery.hang_up or (request.headers.get("connection") or "").lower() == "close"
-        ends = ends or (response.headers.get("connection") or "").lower() == "close"
+        ends = self._last or delivery.hang_up or (response.headers.get("connection") or "").lower() == "close"
         head = _head(response.status, response.headers)
         if request.method == "HEAD" or response.status in {204, 304}:
             self._sock.sendall(head)
             return not ends or self._end(reset=False)
+        # Without a length only the end of the connection ends the body.
+        ends = ends or not (response.chunked or response.headers.get("content-length"))
         stop = response.stop
         if delivery.cut_after is not None:
             stop = min(stop, response.start + delivery.cut_after)

@@ -1,5 +1,6 @@
 """Each fault, seen through a raw socket: no HTTP library smooths it over."""
 
+import contextlib
 import gzip
 import json
 import socket
@@ -50,6 +51,8 @@ from mock_server import (
     World,
     WrongContentRange,
 )
+from mock_server.demo import demo_world
+from mock_server.scenario import bundled
 
 SIZE = 300 * KiB
 FILE = "w.safetensors"
@@ -78,6 +81,11 @@ class Reply:
             if key.lower() == name.lower():
                 return value
         return None
+
+
+@pytest.fixture(scope="module")
+def demo() -> World:
+    return demo_world()
 
 
 @pytest.fixture
@@ -292,6 +300,14 @@ def test_a_lying_content_length_is_sent_as_it_is(hub: MockHub) -> None:
     assert ("999999", original()) == (reply.header("content-length"), reply.body)
 
 
+def test_without_a_length_the_connection_ends_the_body(hub: MockHub) -> None:
+    url = cdn_url(hub)
+    hub.fault(DropHeaders(names=("Content-Length",)))
+    with send(url, keep=True) as sock:
+        reply = receive(sock)
+    assert (None, original(), "fin") == (reply.header("content-length"), reply.body, reply.ended)
+
+
 def test_redirects_loop(hub: MockHub) -> None:
     hub.fault(RedirectLoop(), route="resolve")
     reply = ask(resolve_url(hub) + "?download=true")
@@ -393,3 +409,22 @@ def test_a_reset_does_not_swallow_what_was_sent_before() -> None:
             time.sleep(0.05)
             reply = receive(sock)
         assert (5 * MiB, "reset") == (len(reply.body), reply.ended)
+
+
+@pytest.mark.parametrize("name", bundled())
+def test_every_bundled_scenario_strikes_a_plain_download_of_the_demo(demo: World, name: str) -> None:
+    """A scenario whose rule matches nothing would test nothing."""
+    with MockHub(demo) as hub:
+        base, shards = f"{hub.endpoint}/demo/tiny-llama/resolve/main", [f"model-0000{n}-of-00002" for n in (1, 2)]
+        api = f"{hub.endpoint}/api/models/demo/tiny-llama"
+        location = ask(f"{base}/{shards[0]}.safetensors", method="HEAD").header("location") or ""
+        hub.scenario(name)
+        urls = [api, f"{api}/tree/main", f"{base}/config.json", f"{base}/README.md", *[location] * 2]
+        urls += [f"{base}/{shard}.safetensors" for shard in shards]
+        idle = [send(location, method="HEAD", keep=True) for _ in range(5 if name == "max-connections" else 0)]
+        for url in urls:
+            with contextlib.suppress(OSError), send(url, "Range: bytes=0-199999") as sock:
+                receive(sock, timeout=0.05 if name in {"stall", "stall-head", "trickle", "delay"} else 5)
+        for sock in idle:
+            sock.close()
+        assert [record for record in hub.ledger.requests() if record.faults]

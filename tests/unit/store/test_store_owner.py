@@ -57,7 +57,8 @@ def test_start_times_are_read_past_hostile_process_names(tmp_path: Path) -> None
     try:
         ours, theirs = start_time(os.getpid()), start_time(child.pid)
         assert ours is not None
-        assert theirs is not None and ours <= theirs < ours + 100 * 3600
+        assert theirs is not None
+        assert ours <= theirs < ours + 100 * 3600
     finally:
         child.kill()
     deadline = time.monotonic() + 10

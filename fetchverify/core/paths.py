@@ -1,109 +1,185 @@
-"""Which file paths of a repo are safe to write, on every platform; a path that passed is a `RepoPath`."""
+"""Which file names of a server may become paths of ours; what one disk cannot hold is told apart from what none may.
+
+`check_path` and `check_files` refuse what is hostile everywhere: then the whole listing is distrusted. `obstacle` names
+what only some target cannot take (Windows, a plain folder with bookkeeping in it): that is one file's trouble. Honest
+repos hold names that Windows cannot: `details_harness|arc:challenge|25_2023-07-19T16:58:18.parquet`, or `con.csv` (a
+language, ISO 639-3) beside `fra.csv`; refusing those everywhere would refuse the repos.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from fetchverify.core.manifest import RemoteFile, RepoPath
 from fetchverify.errors import UntrustedMetadataError
 
-_MAX_PATH = 4096  # PATH_MAX on Linux, in bytes
-_MAX_NAME = 255  # NAME_MAX of ext4, XFS, APFS, NTFS
-_MAX_SIZE = 1 << 50  # 1 PiB: beyond every file system's largest file that a model could want
-# Microsoft, "Naming Files, Paths, and Namespaces": reserved with any extension.
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)\Z", re.IGNORECASE)
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f\\:*?"<>|\ud800-\udfff]')
-# Ours, the hub client's and git's own folders: a repo's file there could pose as state.
-_OURS = ((".fetchverify",), (".cache", "huggingface"), (".git",))
+# NAME_MAX of ext4, XFS, Btrfs, APFS and NTFS (there in UTF-16 units, so bytes are the stricter measure).
+_MOST_COMPONENT_BYTES = 255
+# PATH_MAX of Linux: a longer one cannot be opened, wherever its root lies.
+_MOST_PATH_BYTES = 4096
+# 1 PiB: two thousand times the Hub's hard limit of 500 GB a file, and sums of millions of them are still exact.
+MOST_SIZE = 1 << 50
+_MOST_SHOWN = 120
+
+# Cc of Unicode: C0, DEL and C1 (terminals take U+009B for an escape), the line ends U+2028 and U+2029, surrogates
+# (no UTF-8), and the backslash, a separator on Windows and to the hub's globs.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+# Code points that HFS+ ignores in names, so that `.g\u200cit` is `.git` there (CVE-2014-9390; git `utf8.c`).
+_IGNORED_BY_HFS = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
+_NOT_THE_REPOS = frozenset({".git", ".fetchverify"})
+# Reserved with any extension, and with the superscript digits that Windows takes for digits.
+# Source: learn.microsoft.com, "Naming Files, Paths, and Namespaces".
+_RESERVED = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\..*)?", re.IGNORECASE | re.DOTALL
+)
+_NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]')
 
 
-def check_path(raw: Any) -> RepoPath:
-    """Return the path, if it names a file below its root on every platform.
+def shown(raw: object, most: int = _MOST_SHOWN) -> str:
+    """Return a stranger's text for a message: escaped, on one line, of bounded length, without quotes around it."""
+    if not isinstance(raw, str):
+        return f"a {type(raw).__name__}"
+    escaped = repr(raw[:most])[1:-1]
+    return escaped if len(raw) <= most and len(escaped) <= most else f"{escaped[: most - 1]}…"
+
+
+def check_path(raw: object) -> RepoPath:
+    """Return `raw` as a path that stays below any root and names one file there, on every POSIX disk.
 
     Raises:
-        UntrustedMetadataError: it is no text, leaves the root, or some file system would take it for another name.
+        UntrustedMetadataError: it is no such path; the message names it, escaped and cut.
     """
-    why = _trouble(raw)
+    if not isinstance(raw, str):
+        raise UntrustedMetadataError(f"the server names a file by a {type(raw).__name__}, not by text")
+    why = _refusal(raw)
     if why is not None:
-        shown = ascii(raw)
         raise UntrustedMetadataError(
-            f"the repo names a file {shown[:120] + ('…' if len(shown) > 120 else '')}: {why}",
-            hint="nothing was written; tell the repo's owner, or leave the file out of the repo",
+            f"the server names a file `{shown(raw)}`: {why}",
+            hint="nothing was written; neither the repo nor the endpoint should be trusted",
         )
     return RepoPath(raw)
 
 
-def _trouble(raw: Any) -> str | None:
-    if not isinstance(raw, str):
-        return "that is no text"
-    if not raw:
-        return "that is empty"
-    if bad := _FORBIDDEN.search(raw):
-        return f"{ascii(bad[0])} may not stand in a path"
-    if raw.startswith("/"):
-        return "that is an absolute path"
-    if len(raw.encode()) > _MAX_PATH:
-        return f"that is longer than {_MAX_PATH} bytes"
-    parts = raw.split("/")
-    for part in parts:
-        if part in ("", ".", ".."):
-            return f"`{part}` may not be a part of a path"
-        if part[-1] in ". ":
-            return "a name may not end in a dot or a space"
-        if len(part.encode()) > _MAX_NAME:
-            return f"a name is longer than {_MAX_NAME} bytes"
-        if _RESERVED.match(part.split(".")[0].rstrip(" ")):
-            return "Windows reserves that name"
-    folded = tuple(part.casefold() for part in parts)
-    if any(folded[: len(own)] == own for own in _OURS):
-        return "that folder is not the repo's to write"
-    return None
-
-
-def check_size(path: str, size: Any) -> int:
-    """Return the size in bytes, if a file can have it.
+def check_size(path: str, size: object) -> int:
+    """Return `size` where a file can have so many bytes.
 
     Raises:
-        UntrustedMetadataError: it is no whole number, negative or absurd.
+        UntrustedMetadataError: it is no whole number from 0 to `MOST_SIZE`.
     """
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
-        raise UntrustedMetadataError(f"`{path}` has the size {ascii(size)[:40]}, which no file can have")
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise UntrustedMetadataError(f"the server states no size in bytes for `{shown(path)}`")
+    if not 0 <= size <= MOST_SIZE:
+        told = size if abs(size) < 1 << 64 else "an absurd number of"
+        raise UntrustedMetadataError(f"the server states {told} bytes for `{shown(path)}`")
     return size
 
 
 def check_files(files: Iterable[RemoteFile]) -> None:
-    """Check that the files can lie in one folder together.
+    """Check what concerns several files: no path twice, none a file and a folder; and each one's size.
 
     Raises:
-        UntrustedMetadataError: a path stands twice, or a file is a folder of another one as well.
+        UntrustedMetadataError: the listing contradicts itself.
     """
-    paths: set[str] = set()
+    names: set[str] = set()
     folders: set[str] = set()
     for file in files:
-        if file.path in paths:
-            raise UntrustedMetadataError(f"the repo names `{file.path}` twice")
-        paths.add(file.path)
-        folder = file.path.rpartition("/")[0]
-        while folder and folder not in folders:
+        check_size(file.path, file.size)
+        if file.path in names:
+            raise UntrustedMetadataError(f"the server lists `{shown(file.path)}` twice")
+        names.add(file.path)
+        for folder in _parents(file.path):
+            if folder in folders:
+                break  # then its own parents are known too
             folders.add(folder)
-            folder = folder.rpartition("/")[0]
-    if both := sorted(paths & folders):
-        raise UntrustedMetadataError(f"the repo names `{both[0]}` as a file and as a folder")
+    both = min(names & folders, default=None)
+    if both is not None:
+        raise UntrustedMetadataError(f"the server lists `{shown(both)}` as a file and as a folder")
 
 
-def case_collisions(files: Iterable[RemoteFile]) -> list[tuple[str, str]]:
-    """Return pairs of paths (of files or folders) that a case-insensitive disk takes for the same name."""
-    seen: dict[str, str] = {}
-    found: list[tuple[str, str]] = []
+def case_collisions(files: Iterable[RemoteFile]) -> tuple[tuple[RepoPath, ...], ...]:
+    """Return groups of paths that are one path on a disk that ignores case or Unicode form (macOS, Windows).
+
+    A group has at least two members: files, or a file and one file of the folder that it would have to be.
+    """
+    groups: dict[str, list[RepoPath]] = {}
+    below: dict[str, RepoPath] = {}
     for file in files:
-        path = ""
-        for part in file.path.split("/"):
-            path = f"{path}/{part}" if path else part
-            key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
-            first = seen.setdefault(key, path)
-            if first != path and (first, path) not in found:
-                found.append((first, path))
-    return found
+        folded = _folded(file.path)
+        groups.setdefault(folded, []).append(file.path)
+        for folder in _parents(folded):
+            if folder in below:
+                break
+            below[folder] = file.path
+    found = []
+    for folded, paths in groups.items():
+        group = [*paths, below[folded]] if folded in below else paths
+        if len(group) > 1:
+            found.append(tuple(group))
+    return tuple(found)
+
+
+def obstacle(path: str, *, windows: bool = False, folder: bool = False) -> str | None:
+    """Return why a path that passed `check_path` cannot be written to this target, for people; None where it can.
+
+    Args:
+        path: the file.
+        windows: the target is a Windows disk.
+        folder: the target is a plain folder, which holds the hub client's records beside the files.
+    """
+    if folder and _folded(path).split("/")[:2] == [".cache", "huggingface"]:
+        # Repos hold such files by accident (an uploaded `--local-dir`); here they would speak for other files.
+        return "it would lie among the hub client's own records (`.cache/huggingface`)"
+    if not windows:
+        return None
+    for component in path.split("/"):
+        if _RESERVED.fullmatch(component):
+            return f"`{shown(component)}` is a device on Windows"
+        if component[-1] in ". ":
+            return f"Windows drops the end of `{shown(component)}`"
+        if _NOT_ON_WINDOWS.search(component):
+            return f"Windows has no names like `{shown(component)}`"
+    return None
+
+
+def _refusal(path: str) -> str | None:
+    """Return what is wrong with a path, for people; None where nothing is."""
+    if not path:
+        return "it is empty"
+    bad = _FORBIDDEN.search(path)
+    if bad is not None:
+        return "it holds a backslash" if bad[0] == "\\" else f"it holds the character U+{ord(bad[0]):04X}"
+    if path[0] == "/" or _DRIVE.match(path):
+        return "it is absolute"
+    if _longer(path, _MOST_PATH_BYTES):
+        return f"it is longer than {_MOST_PATH_BYTES} bytes"
+    components = path.split("/")
+    for component in components:
+        if component in ("", ".", ".."):
+            return f"it holds the component `{component}`" if component else "it holds an empty component"
+        if _longer(component, _MOST_COMPONENT_BYTES):
+            return f"a component is longer than {_MOST_COMPONENT_BYTES} bytes"
+    root = components[0]
+    if root[0] == "." or not root.isascii():
+        root = _folded(root.translate(_IGNORED_BY_HFS))
+        if root in _NOT_THE_REPOS:
+            return f"`{root}` is not the repo's to write"
+    return None
+
+
+def _longer(text: str, most_bytes: int) -> bool:
+    """Return True where UTF-8 takes more bytes; encodes only what could."""
+    return len(text) * 4 > most_bytes and len(text.encode()) > most_bytes
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Yield the folders above a path, the nearest first."""
+    while (cut := path.rfind("/")) >= 0:
+        path = path[:cut]
+        yield path

@@ -1,140 +1,272 @@
-"""What people type or paste for a repo, read into a `RepoRef`: ids, `@revision`, `hf://` addresses, URLs of a Hub."""
+"""What people type or paste for a repo, taken apart; whether it exists is left to `net`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from fetchverify.core.manifest import RepoKind, RepoRef
-from fetchverify.errors import UsageError
-
-T = TypeVar("T", bound=str)
+from fetchverify.core.manifest import RepoKind, RepoPath, RepoRef
+from fetchverify.core.paths import check_path, shown
+from fetchverify.errors import UntrustedMetadataError, UsageError
 
 DEFAULT_REVISION = "main"
-_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com"})
+# Whose pages are known for a Hub's, whatever the endpoint is.
+HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com"})
+
 _KINDS: dict[str, RepoKind] = {"models": "model", "datasets": "dataset", "spaces": "space"}
-_VIEWS = frozenset({"tree", "blob", "resolve", "raw", "commit", "blame"})
-# huggingface_hub `utils/_validators.py::validate_repo_id`.
-_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
-_REVISION = re.compile(r"(?!.*(?:\.\.|//|@\{|\\))[^\x00-\x20\x7f~^:?*\[/][^\x00-\x20\x7f~^:?*\[]{0,254}\Z")
-_HINT = "for example `org/name`, `org/name@v1.0`, `hf://datasets/org/name` or a URL of the Hub"
+# Each part begins and ends with a word character. Source: huggingface_hub 2.4.0 `utils/_validators.py`.
+_PART = r"\w(?:[\w.\-]{0,94}\w)?"
+_REPO_ID = re.compile(rf"(?:{_PART}/)?{_PART}", re.ASCII)
+# Revisions that hold a slash and are taken whole. Source: huggingface_hub 2.4.0 `utils/_hf_uris.py`.
+_SPECIAL_REVISION = re.compile(r"refs/(?:convert/[\w.\-]+|pr/\d+)(?=/|\Z)", re.ASCII)
+_COMMIT = re.compile(r"[0-9A-Fa-f]{40}")
+# git check-ref-format(1), plus what no terminal should see.
+_NOT_IN_REVISIONS = re.compile(
+    "[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff~^:?*\\[\\\\]|\\.\\.|@\\{|//|/\\.|\\.lock(?:/|\\Z)"
+)
+_MOST_REVISION_BYTES = 255
+_LOCATIONS = frozenset({"tree", "blob", "resolve", "raw", "blame"})
+_REVISIONS = frozenset({"commit", "commits", "revision"})
+# First segments of pages that are no repo's.
+_PAGES = frozenset(
+    {"api", "blog", "buckets", "chat", "collections", "docs", "join", "kernels", "learn", "login", "new"}
+    | {"organizations", "papers", "posts", "pricing", "settings", "tasks"}
+)
+_GIT_SSH = re.compile(r"(?:ssh://)?git@(?P<host>[^:/]+)[:/](?P<path>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A repo at a revision, and the path in it that a pasted address named (a file, or a folder with a `/` behind)."""
+    """What was asked for; `path` is one file or folder of the repo, where the address names one."""
 
     ref: RepoRef
-    path: str | None = None
+    path: RepoPath | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """An address taken apart and not judged yet; `kind` and `revision` are None where it does not say."""
+
+    kind: RepoKind | None
+    repo_id: str
+    revision: str | None = None
+    path: str = ""
 
 
 def is_path(text: str) -> bool:
-    """Return whether the text names a place on this disk; `a/b` is always a repo."""
-    return text.startswith((".", "/", "~")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
+    """Return True where `text` is a path on this machine: it begins with a dot, a slash of either kind, `~` or a drive letter."""
+    return text.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
 
 
 def parse_reference(
     text: str, *, kind: RepoKind | None = None, revision: str | None = None, hosts: Collection[str] = ()
 ) -> Reference:
-    """Return what the text names.
+    """Return the repo, revision and path that `text` names.
+
+    Takes `org/name`, `name`, `org/name@rev`, `datasets/org/name`, `hf://[datasets/]org/name[@rev][/path]`, and the
+    addresses of the Hub's pages and of git. `a/b` is always a repo, never a path on disk.
 
     Args:
         text: as typed or pasted.
-        kind: from `--repo-type`.
-        revision: from `--revision`.
-        hosts: further hosts whose URLs are a Hub's, such as the endpoint's.
+        kind: what `-t` says, or None.
+        revision: what `-r` says, or None.
+        hosts: further hosts whose pages are a Hub's, as the endpoint's: `host`, `host:port`, with `/prefix` if any.
 
     Raises:
-        UsageError: it is no repo, or says something else than the options.
+        UsageError: it is no such address, or says something else than `kind` or `revision` do.
     """
+    text = text.strip()
+    if not text:
+        raise UsageError("no repo was named", hint="type `org/name`")
     if is_path(text):
-        raise UsageError(f"`{text}` is a path, not a repo", hint=_HINT)
-    if text.startswith("hf://"):
-        found = _from_parts(text.removeprefix("hf://").split("/"), at_sign=True)
-    elif "://" in text or text.split("/")[0] in _HOSTS | set(hosts):
-        found = _from_url(text, _HOSTS | set(hosts))
-    else:
-        found = _from_parts(text.rstrip("/").split("/"), at_sign=True)
-        if found.path is not None:
-            raise UsageError(f"`{text}` is not a repo's name", hint=f"{_HINT}; files follow as arguments of their own")
-    return Reference(
-        ref=RepoRef(
-            kind=_agree("--repo-type", kind, found.kind) or "model",
-            repo_id=_checked_id(text, found.repo_id),
-            revision=_checked_revision(_agree("--revision", revision, found.revision) or DEFAULT_REVISION),
-        ),
-        path=found.path,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    kind: RepoKind | None
-    repo_id: str
-    revision: str | None = None
-    path: str | None = None
-
-
-def _from_url(text: str, hosts: Collection[str]) -> _Found:
-    parts = urlsplit(text if "://" in text else "https://" + text)
-    if parts.scheme not in ("http", "https") or parts.netloc.rpartition("@")[2] not in hosts:
+        raise UsageError(f"`{shown(text)}` is a path on this machine, not a repo", hint="type `org/name`")
+    parts = _take_apart(text, hosts)
+    repo_id = _checked_repo_id(parts.repo_id)
+    if kind is not None and parts.kind not in (None, kind):
         raise UsageError(
-            f"`{parts.scheme}://{parts.netloc.rpartition('@')[2]}` is not the address of a Hub",
-            hint="give its address with `--endpoint`, and the repo as `org/name`",
+            f"`{_safe(text)}` names a {parts.kind}, `-t` a {kind}", hint="leave out `-t`: the address says it already"
         )
-    steps = [step for step in parts.path.split("/") if step]
-    kind = _KINDS.get(steps[0]) if steps else None
-    if kind is not None:
-        steps = steps[1:]
-    length = 1 if len(steps) == 1 or steps[1:2] and steps[1] in _VIEWS else 2
-    repo_id = "/".join(steps[:length]).removesuffix(".git")
-    view, rest = steps[length : length + 1], steps[length + 1 :]
-    if not view:
-        return _Found(kind=kind, repo_id=repo_id)
-    if view[0] not in _VIEWS or not rest:
-        raise UsageError(f"`{parts.path}` is not the address of a repo or a file in one", hint=_HINT)
-    if rest[0] == "refs" and len(rest) >= 3:  # refs/pr/1, refs/convert/parquet: pasted unquoted
-        revision, path = "/".join(rest[:3]), rest[3:]
-    else:
-        revision, path = unquote(rest[0]), rest[1:]
-    folder = "/" if view[0] == "tree" else ""
-    return _Found(
-        kind=kind, repo_id=repo_id, revision=revision, path=(unquote("/".join(path)) + folder) if path else None
+    given = None if revision is None else _checked_revision(revision)
+    named = None if parts.revision is None else _checked_revision(parts.revision)
+    if given is not None and named not in (None, given):
+        raise UsageError(
+            f"`{_safe(text)}` names the revision `{shown(named)}`, `-r` names `{shown(given)}`",
+            hint="give the revision once",
+        )
+    ref = RepoRef(kind=kind or parts.kind or "model", repo_id=repo_id, revision=named or given or DEFAULT_REVISION)
+    return Reference(ref=ref, path=_checked_path(parts.path.strip("/")))
+
+
+def _take_apart(text: str, hosts: Collection[str]) -> _Parts:
+    lowered = text.lower()
+    if lowered.startswith("hf://"):
+        return _from_hf_uri(text, text[len("hf://") :])
+    if lowered.startswith(("http://", "https://")):
+        return _from_url(text, text, hosts)
+    ssh = _GIT_SSH.fullmatch(text)
+    if ssh is not None:
+        return _from_url(text, f"https://{ssh['host']}/{ssh['path']}", hosts)
+    if _begins_with_host(lowered, hosts):
+        return _from_url(text, f"https://{text}", hosts)
+    if "://" in text:
+        raise UsageError(
+            f"`{_safe(text)}` is no address of a Hub", hint="type `org/name` or `https://huggingface.co/org/name`"
+        )
+    return _from_bare(text)
+
+
+def _from_bare(text: str) -> _Parts:
+    name, at, revision = text.partition("@")
+    kind, name = _split_kind(name, least=2)
+    repo_id, path = _first_two(name.rstrip("/"))
+    if path:
+        raise UsageError(
+            f"`{shown(text)}` has too many parts for a repo",
+            hint=f"files come after the repo: `{shown(repo_id)} {shown(path)}`",
+        )
+    return _Parts(kind=kind, repo_id=_without_git(repo_id), revision=unquote(revision) if at else None)
+
+
+def _from_hf_uri(text: str, body: str) -> _Parts:
+    kind, location = _split_kind(body, least=1)
+    if location.partition("/")[0] in {"buckets", "kernels"}:
+        raise UsageError(f"`{shown(text)}` is no model, dataset or space", hint="only these can be fetched")
+    head, at, tail = location.partition("@")
+    # An `@` further right than the repo's name belongs to a file.
+    if not at or head.count("/") > 1:
+        repo_id, path = _first_two(location)
+        return _Parts(kind=kind, repo_id=_without_git(repo_id), path=path)
+    revision, path = _split_revision(tail)
+    return _Parts(kind=kind, repo_id=_without_git(head), revision=revision, path=path)
+
+
+def _from_url(text: str, url: str, hosts: Collection[str]) -> _Parts:
+    try:
+        split = urlsplit(url)
+        path = _path_below_endpoint(split, hosts)
+    except ValueError:
+        raise UsageError(f"`{_safe(text)}` is no address") from None
+    if path is None:
+        raise UsageError(
+            f"`{_safe(text)}` lies on no Hub that is known",
+            hint=f"name it with `--endpoint {split.scheme}://{shown(split.netloc.rpartition('@')[2])}`",
+        )
+    segments = [segment for segment in path.split("/") if segment]
+    if segments[:1] == ["api"] and len(segments) > 2:
+        segments = segments[1:]
+    kind: RepoKind = "model"
+    if segments and segments[0] in _KINDS:
+        kind = _KINDS[segments.pop(0)]
+    if not segments or segments[0] in _PAGES:
+        raise UsageError(f"`{_safe(text)}` is no page of a repo", hint="paste the address of a repo or of a file in it")
+    # The oldest repos have no organisation: `gpt2/resolve/main/config.json`.
+    length = 1 if len(segments) == 1 or (segments[1] in _LOCATIONS | _REVISIONS and len(segments) > 2) else 2
+    repo_id = _without_git("/".join(unquote(segment) for segment in segments[:length]))
+    action, rest = (segments[length], segments[length + 1 :]) if len(segments) > length else ("", [])
+    if action in _LOCATIONS and rest:
+        # Taken apart before unquoting: a quoted slash belongs to the revision, a bare one ends it.
+        revision, inside = _split_revision("/".join(rest))
+        return _Parts(kind=kind, repo_id=repo_id, revision=revision, path=unquote(inside))
+    if action in _REVISIONS and rest:
+        return _Parts(kind=kind, repo_id=repo_id, revision=unquote("/".join(rest)))
+    if action in {"", "viewer", "tree"}:
+        return _Parts(kind=kind, repo_id=repo_id)
+    pull_request = action == "discussions" and len(rest) == 1 and rest[0].isdecimal()
+    instead = f"{repo_id}@refs/pr/{rest[0]}" if pull_request else repo_id
+    raise UsageError(f"`{_safe(text)}` is no page that names files", hint=f"type `{shown(instead)}`")
+
+
+def _path_below_endpoint(split: SplitResult, hosts: Collection[str]) -> str | None:
+    """Return the URL's path below the Hub's root; None where the host is no Hub's."""
+    host = (split.hostname or "").lower()
+    places = {host} if split.port is None else {f"{host}:{split.port}"}
+    if split.port in (80, 443):
+        places.add(host)
+    for known in hosts:
+        place, _, prefix = known.lower().rstrip("/").partition("/")
+        if place in places:
+            below = prefix and split.path.lower().startswith(f"/{prefix}/")
+            return split.path[len(prefix) + 1 :] if below else split.path
+    return split.path if places & HUB_HOSTS else None
+
+
+def _begins_with_host(lowered: str, hosts: Collection[str]) -> bool:
+    """Return True for `huggingface.co/org/name`; a host without dot or port could be an organisation."""
+    host, slash, _ = lowered.partition("/")
+    known = HUB_HOSTS | {known.lower().partition("/")[0] for known in hosts}
+    return bool(slash) and host in known and ("." in host or ":" in host)
+
+
+def _split_kind(location: str, *, least: int) -> tuple[RepoKind | None, str]:
+    """Split `datasets/` off, where at least `least` parts of a repo's name follow."""
+    prefix, slash, rest = location.partition("/")
+    if slash and prefix in _KINDS and rest.partition("@")[0].strip("/").count("/") >= least - 1:
+        return _KINDS[prefix], rest
+    return None, location
+
+
+def _split_revision(tail: str) -> tuple[str, str]:
+    """Split `<revision>[/<path>]`; a revision with a slash is `refs/pr/1`, or has its slashes quoted."""
+    special = _SPECIAL_REVISION.match(tail)
+    if special is not None:
+        return special[0], tail[special.end() :]
+    revision, _, path = tail.partition("/")
+    return unquote(revision), path
+
+
+def _first_two(location: str) -> tuple[str, str]:
+    """Split `org/name[/path]`; what has one part has no path."""
+    parts = location.split("/", 2)
+    return "/".join(parts[:2]), parts[2] if len(parts) > 2 else ""
+
+
+def _without_git(repo_id: str) -> str:
+    return repo_id.rstrip("/").removesuffix(".git")
+
+
+def _checked_repo_id(repo_id: str) -> str:
+    """Return the id where the Hub could have such a repo.
+
+    Source: huggingface_hub 2.4.0 `utils/_validators.py::validate_repo_id`.
+    """
+    if _REPO_ID.fullmatch(repo_id) and "--" not in repo_id and ".." not in repo_id and not repo_id.endswith(".git"):
+        return repo_id
+    raise UsageError(
+        f"`{shown(repo_id)}` is no name of a repo",
+        hint="type `org/name`: letters, digits, `-`, `_` and `.`, without `--` or `..`, at most 96 of them a part",
     )
-
-
-def _from_parts(steps: list[str], *, at_sign: bool) -> _Found:
-    """Read `[kind/]org/name[@revision][/path]`; a revision with slashes is `refs/...` or quoted (`%2F`)."""
-    kind = _KINDS.get(steps[0]) if len(steps) > 1 else None
-    if kind is not None:
-        steps = steps[1:]
-    length = 1 if "@" in steps[0] or len(steps) == 1 else 2
-    repo_id, at, revision = "/".join(steps[:length]).partition("@") if at_sign else ("/".join(steps[:length]), "", "")
-    rest = steps[length:]
-    if at and revision == "refs" and len(rest) >= 2:
-        revision, rest = "/".join(["refs", *rest[:2]]), rest[2:]
-    if at and not revision:
-        raise UsageError(f"no revision follows the `@` of `{repo_id}@`", hint=_HINT)
-    return _Found(kind=kind, repo_id=repo_id, revision=unquote(revision) or None, path="/".join(rest) or None)
-
-
-def _agree(option: str, given: T | None, found: T | None) -> T | None:
-    if given is not None and found is not None and given != found:
-        raise UsageError(f"`{option} {given}` contradicts `{found}` in the repo's name", hint="drop one of the two")
-    return given if found is None else found
-
-
-def _checked_id(text: str, repo_id: str) -> str:
-    parts = repo_id.split("/")
-    if len(parts) > 2 or not all(_NAME.match(part) for part in parts) or repo_id.endswith(".git"):
-        raise UsageError(f"{ascii(text)[1:-1][:120]!r} is not a repo's name", hint=_HINT)
-    return repo_id
 
 
 def _checked_revision(revision: str) -> str:
-    if not _REVISION.match(revision) or revision.endswith((".lock", ".", "/")):
-        raise UsageError(f"{ascii(revision)[1:-1][:120]!r} cannot be a revision", hint="a branch, a tag or a commit")
-    return revision
+    """Return the revision where git could have such a branch, tag or commit; a commit in lower case."""
+    if not revision:
+        raise UsageError("the revision is empty", hint="type a branch, a tag or a commit, or nothing for `main`")
+    if (
+        _NOT_IN_REVISIONS.search(revision)
+        or revision[0] in "/.-"
+        or revision[-1] in "/."
+        or len(revision.encode()) > _MOST_REVISION_BYTES
+    ):
+        raise UsageError(f"`{shown(revision)}` is no name of a revision", hint="type a branch, a tag or a commit")
+    return revision.lower() if _COMMIT.fullmatch(revision) else revision
+
+
+def _checked_path(path: str) -> RepoPath | None:
+    if not path:
+        return None
+    try:
+        return check_path(path)
+    except UntrustedMetadataError:
+        raise UsageError(f"`{shown(path)}` is no path in a repo") from None
+
+
+def _safe(text: str) -> str:
+    """Return an address for a message, without what may be secret in it."""
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme.lower() != "hf":
+        rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+        place, slash, path = rest.partition("/")
+        text = f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+    return shown(text)

@@ -136,7 +136,7 @@ def test_a_client_that_never_speaks_does_not_hold_up_closing(tls: bool) -> None:
             time.sleep(0.001)
         begun = time.monotonic()
         hub.close()
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 2
 
 
 def test_closing_is_prompt_while_bodies_stall_and_trickle() -> None:
@@ -150,7 +150,7 @@ def test_closing_is_prompt_while_bodies_stall_and_trickle() -> None:
         time.sleep(0.001)
     begun = time.monotonic()
     hub.close()
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2
     for connection in connections:
         connection.close()
 
@@ -164,7 +164,7 @@ def test_closing_is_prompt_while_a_client_does_not_read() -> None:
     time.sleep(0.05)
     begun = time.monotonic()
     hub.close()
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2
     connection.close()
 
 

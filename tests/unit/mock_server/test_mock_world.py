@@ -47,10 +47,10 @@ def test_digests_are_those_of_the_bytes() -> None:
 def test_a_file_of_half_a_terabyte_costs_nothing() -> None:
     content = Seeded(500 * GiB, "huge")
     assert content.size > DECLARED_ABOVE
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert len(content.sha256()) == 64
     assert len(content.read(499 * GiB, 499 * GiB + 10)) == 10
-    assert time.perf_counter() - begun < 0.5
+    assert time.process_time() - begun < 0.5
 
 
 def test_a_flip_changes_exactly_one_byte() -> None:
@@ -125,11 +125,11 @@ def test_listings_hold_folders_and_files() -> None:
 
 
 def test_a_hundred_thousand_files_are_cheap() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     world = World()
     repo = world.add("acme/many", many_small_files(100_000))
     assert len(repo.head().entries(recursive=True) or []) == 100_000 + 100
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
     file = repo.file("part-0000/file-00000.txt")
     assert isinstance(file, RepoFile)
     assert len(file.git_oid()) == 40

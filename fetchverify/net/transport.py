@@ -9,22 +9,24 @@ import re
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
 from fetchverify.core.blocks import Block
 from fetchverify.core.manifest import Manifest, RemoteFile
 from fetchverify.core.retry import Failure, Reason
 from fetchverify.net import wire
+from fetchverify.net.detach import DETACH, PATIENCE_S, BodyEnded, DirectTransport, detached_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MAX_REDIRECTS = 10
-# `fill` gives back what it has after this long, so that slow lines show progress and lose little when they break.
-_PATIENCE_S = 0.5
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _SHA1 = re.compile(r"[0-9a-f]{40}\Z")
@@ -54,11 +56,12 @@ class Source:
 
 
 class Body:
-    """The bytes of one response, read in order by one thread; `abort` may come from any other."""
+    """The bytes of one response, read in order by one thread."""
 
     def __init__(self, response: wire.Response, length: int) -> None:
         self._response = response
-        self._chunks: Iterator[bytes] = response.iter_raw()
+        self._detached = detached_body(response)
+        self._chunks: Iterator[bytes] = iter(()) if self._detached else response.iter_raw()
         self._rest = memoryview(b"")
         self._left = length
         self._error: TransferError | None = None
@@ -67,28 +70,20 @@ class Body:
         """Read up to `len(into)` bytes; fewer only where the line is slow or broke, never 0.
 
         Raises:
-            TransferError: the line broke, or the body is shorter or longer than the range; what came before
-                was returned by an earlier call.
+            TransferError: the line broke, or the body is shorter than the range; what came before was returned
+                by an earlier call.
         """
-        if self._error is not None:
-            raise self._error
-        done, until = 0, time.monotonic() + _PATIENCE_S
-        while done < len(into):
-            if not self._rest:
-                if done and time.monotonic() > until:
-                    break
-                try:
-                    chunk = self._next_chunk()
-                except TransferError as error:
-                    if not done:
-                        raise
-                    self._error = error
-                    break
-                self._rest = memoryview(chunk)
-            count = min(len(into) - done, len(self._rest))
-            into[done : done + count] = self._rest[:count]
-            self._rest = self._rest[count:]
-            done += count
+        if self._detached is not None:
+            try:
+                done = self._detached.fill(into)
+            except BodyEnded as error:
+                raise self._short() from error
+            except OSError as error:
+                raise TransferError(wire.failure_from(error)) from error
+        else:
+            done = self._fill_from_chunks(into)
+        if done == 0:
+            raise self._short()
         self._left -= done
         return done
 
@@ -98,19 +93,40 @@ class Body:
         Raises:
             TransferError: the body is longer than the range that was asked for.
         """
-        if self._rest or self._chunk_or_none():
+        if self._detached is not None:
+            self._chunks = self._response.iter_raw()  # the parser's end of the message
+        if self._rest or self._next_chunk():
             raise TransferError(Failure(reason=Reason.LONG_BODY, detail="more bytes than the range holds"))
 
-    def _next_chunk(self) -> bytes:
-        chunk = self._chunk_or_none()
-        if not chunk:
-            detail = f"the body ended {self._left} bytes early"
-            raise TransferError(Failure(reason=Reason.SHORT_BODY, detail=detail))
-        return chunk
+    def _fill_from_chunks(self, into: memoryview) -> int:
+        if self._error is not None:
+            raise self._error
+        done, until = 0, time.monotonic() + PATIENCE_S
+        while done < len(into):
+            if not self._rest:
+                if done and time.monotonic() > until:
+                    break
+                try:
+                    self._rest = memoryview(self._next_chunk())
+                except TransferError as error:
+                    if not done:
+                        raise
+                    self._error = error
+                if not self._rest:
+                    break
+            count = min(len(into) - done, len(self._rest))
+            into[done : done + count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            done += count
+        return done
 
-    def _chunk_or_none(self) -> bytes | None:
+    def _short(self) -> TransferError:
+        return TransferError(Failure(reason=Reason.SHORT_BODY, detail=f"the body ended {self._left} bytes early"))
+
+    def _next_chunk(self) -> bytes:
+        """Return the next bytes, b"" at the end."""
         try:
-            return next((chunk for chunk in self._chunks if chunk), None)
+            return next((chunk for chunk in self._chunks if chunk), b"")
         except Exception as error:
             raise TransferError(wire.failure_from(error)) from error
 
@@ -127,7 +143,7 @@ class ByteClient:
     def __init__(self, endpoint: wire.Endpoint, *, connections: int, count: Callable[[], object]) -> None:
         self._endpoint = endpoint
         self._count = count
-        self._client = wire.new_client(connections)
+        self._client = _new_client(connections)
         self._stopped = threading.Event()
         self._open: set[wire.Response] = set()
         self._lock = threading.Lock()
@@ -228,6 +244,7 @@ class ByteClient:
         request = self._client.build_request(
             method,
             at.url,
+            extensions={DETACH: method == "GET"},
             headers={
                 **wire.base_headers(self._endpoint if at.from_hub else None),
                 "Accept-Encoding": "identity",
@@ -247,6 +264,16 @@ class ByteClient:
             with self._lock:
                 self._open.discard(response)
             response.close()
+
+
+def _new_client(connections: int) -> httpx.Client:
+    """Return a client that detaches bodies where it connects directly; proxies of the environment are httpx's own."""
+    trust = wire.ssl_context()
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30)
+    # `all://` has the lowest rank: a proxy for http or https, or a host that wants none, goes before it. A proxy
+    # for everything has that very key, and must not lose it.
+    mounts = {} if "all" in urllib.request.getproxies() else {"all://": DirectTransport(trust, connections)}
+    return httpx.Client(verify=trust, limits=limits, timeout=wire.timeouts(), follow_redirects=False, mounts=mounts)
 
 
 def _expect_success(response: wire.Response, at: Source, good: tuple[int, ...]) -> None:

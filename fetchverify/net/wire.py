@@ -131,12 +131,6 @@ def ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def new_client(connections: int) -> httpx.Client:
-    """Return a client for bytes: keep-alive, no redirects by itself, proxies from the environment."""
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30)
-    return httpx.Client(verify=ssl_context(), limits=limits, timeout=timeouts(), follow_redirects=False)
-
-
 def new_async_client(connections: int) -> httpx.AsyncClient:
     """Return a client for metadata, with the shorter deadlines of metadata."""
     from huggingface_hub import constants

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -79,7 +79,7 @@ class Case:
     exit_code: int = 0
     outcome: OutcomeKind = OutcomeKind.FETCHED
     file: str = "w.bin"
-    hub: dict[str, object] = field(default_factory=dict)
+    connections: int = 16
 
 
 def on(fault: Fault, nth: int | list[int] | str = 1, **match: object) -> Rule:
@@ -131,8 +131,8 @@ ONCE = [
     healed("signatures that expire in the middle", on(Expire(), [2, 3], route="cdn")),
     healed("another ETag between two ranges", on(ChangeEtag(), 2)),
     healed("another ETag for a while", on(ChangeEtag(), [2, 3])),
-    healed("other content under another ETag in passing", on(ChangeContent(), 2)),
-    healed("a flipped byte once", on(Flip(offset=9 * MiB)), outcome=REFETCHED),
+    healed("other content under another ETag in passing", on(ChangeContent(), 2), connections=1),
+    healed("a flipped byte once", on(Flip(offset=9 * MiB), covers=9 * MiB), outcome=REFETCHED),
     healed("strange bytes of the right size once", on(Swap()), outcome=REFETCHED),
     healed("a redirect to a third host", on(RedirectTo(to="other"), "every", route="cdn")),
     healed("a mirror without X-Repo-Commit", on(DropHeaders(names=("x-repo-commit",)), "every")),
@@ -201,7 +201,7 @@ async def test_the_file_is_right_in_the_end(case: Case, hub: MockHub, tmp_path: 
     """Network, CDN and proxies fail in passing: that is no reason to fail a download."""
     for rule in case.rules:
         hub.fault(rule)
-    report = await get(hub, tmp_path)
+    report = await get(hub, tmp_path, connections=case.connections)
     expected = dict.fromkeys(["config.json", "tiny.bin", "w.bin"], OutcomeKind.FETCHED) | {case.file: case.outcome}
     assert (0, True, expected) == (report.exit_code, report.published, outcomes(report))
     target = Path(report.target)

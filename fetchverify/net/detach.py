@@ -1,0 +1,258 @@
+"""An httpx transport whose response bodies are read by `recv_into` on the connection's own socket.
+
+httpx loses its time in h11: 64 KiB reads and four copies. Here the head (status, redirects, authentication, TLS) stays
+httpx's and h11's; they are told that a marked response has no body, and the body is read behind their back, to its
+very last byte. Then the connection is as they believe it to be, and is kept alive.
+
+Only public interfaces of httpcore are used: `NetworkBackend`, `NetworkStream`, `ConnectionPool`. Direct connections
+only: what goes through a proxy is left to httpx.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+if TYPE_CHECKING:
+    import httpcore2 as httpcore
+else:
+    # The one that belongs to the hub's httpx: the other's exceptions and pools are strangers to it.
+    httpcore = importlib.import_module("httpcore2" if httpx.__name__ == "httpx2" else "httpcore")
+
+# The extension of a request that asks for its body to be left on the socket.
+DETACH = "fetchverify_detach"
+_READ_AT_ONCE = 64 * 1024
+# h11's own limit for a head (`DEFAULT_MAX_INCOMPLETE_EVENT_SIZE`, 16 KiB) is httpcore's 100 KiB here.
+_LONGEST_HEAD = 100 * 1024
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3})(?: [^\r\n]*)?\r\n")
+_LENGTH = re.compile(rb"\r\n(content-length:[ \t]*(\d{1,18})[ \t]*)(?=\r\n)", re.IGNORECASE)
+_ANY_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
+# Chunks, a coding, a connection that ends or changes its language: none of our business, h11 reads it.
+_NOT_OURS = re.compile(rb"\r\n(?:transfer-encoding|content-encoding|upgrade)[ \t]*:", re.IGNORECASE)
+# `fill` gives back what it has after this long, so that slow lines show progress and lose little when they break.
+PATIENCE_S = 0.5
+
+
+class BodyEnded(Exception):  # noqa: N818 - an event of the line, not an error of ours
+    """The peer closed the connection before the last byte."""
+
+
+class DetachedBody:
+    """The body of one response, still on its socket; read by one thread."""
+
+    def __init__(self, sock: socket.socket, length: int, begun: bytes, timeout: float | None) -> None:
+        self._begun = memoryview(begun)
+        self._sock = sock
+        self._read = _reader(sock)
+        self._timeout = timeout
+        self.left = length
+
+    def fill(self, into: memoryview) -> int:
+        """Read up to `len(into)` bytes, at least one where any is left; fewer only where the line is slow.
+
+        Raises:
+            BodyEnded: the peer closed before the last byte; bytes read in this call were returned by it before.
+            OSError: the socket broke (also `ssl.SSLError`, `TimeoutError`).
+        """
+        want, done = min(len(into), self.left), 0
+        if self._begun:
+            done = min(want, len(self._begun))
+            into[:done] = self._begun[:done]
+            self._begun = self._begun[done:]
+        if done < want:
+            self._sock.settimeout(self._timeout)
+        until = time.monotonic() + PATIENCE_S
+        try:
+            while done < want:
+                count = self._read(into[done:want])
+                if count == 0:
+                    raise BodyEnded
+                done += count
+                if time.monotonic() > until:
+                    break
+        except (OSError, BodyEnded):
+            if not done:
+                raise
+        self.left -= done
+        return done
+
+
+def _reader(sock: socket.socket) -> Any:
+    if isinstance(sock, ssl.SSLSocket):
+        read = sock.read
+        # One Python frame less a TLS record of 16 KiB than `recv_into`.
+        return lambda view: read(len(view), view)
+    return sock.recv_into
+
+
+class _Marks(threading.local):
+    """Whether the request that this thread is sending wants its body detached."""
+
+    wanted = False
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection that hides the bodies of marked responses from the parser above it."""
+
+    def __init__(self, inner: httpcore.NetworkStream, marks: _Marks) -> None:
+        self._inner = inner
+        self._marks = marks
+        self._awaits_head = False
+        self.body: DetachedBody | None = None
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if self.body is not None and self.body.left:
+            raise httpcore.WriteError("the previous body was not read to its end")
+        self.body = None
+        self._awaits_head = self._marks.wanted
+        self._inner.write(buffer, timeout)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if not self._awaits_head:
+            return self._inner.read(max_bytes, timeout)
+        self._awaits_head = False
+        read = b""
+        start = 0  # of the head that is looked for: interim heads come before the final one
+        while True:
+            piece = self._inner.read(_READ_AT_ONCE, timeout)
+            read += piece
+            while (stop := read.find(b"\r\n\r\n", start)) >= 0:
+                if not _STATUS.match(read, start) or read[start + 9 : start + 10] != b"1":
+                    return self._hide(read, start, stop + 4, timeout)
+                start = stop + 4
+            if not piece or len(read) > _LONGEST_HEAD:
+                return read
+
+    def _hide(self, read: bytes, start: int, stop: int, timeout: float | None) -> bytes:
+        """Return what the parser may see of a final head and what follows it."""
+        head, rest = read[start:stop], read[stop:]
+        status = _STATUS.match(head)
+        length = _LENGTH.search(head)
+        sock = self._inner.get_extra_info("socket")
+        if (
+            status is None
+            or status[1] not in (b"200", b"206")
+            or length is None
+            or len(_ANY_LENGTH.findall(head)) != 1
+            or _NOT_OURS.search(head)
+            or len(rest) > int(length[2])
+            or not isinstance(sock, socket.socket)
+        ):
+            return read
+        self.body = DetachedBody(sock, int(length[2]), rest, timeout)
+        return read[:start] + head[: length.start(1)] + b"Content-Length: 0" + head[length.end(1) :]
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._marks)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore.NetworkBackend):
+    def __init__(self, marks: _Marks) -> None:
+        self._inner = httpcore.SyncBackend()
+        self._marks = marks
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        stream = self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        return _Stream(stream, self._marks)
+
+
+class DirectTransport(httpx.BaseTransport):
+    """Direct HTTP/1.1 connections; `detached_body` finds the body of a response to a marked request."""
+
+    def __init__(self, ssl_context: ssl.SSLContext, connections: int) -> None:
+        self._marks = _Marks()
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=ssl_context,
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=30,
+            network_backend=_Backend(self._marks),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return its response, the body unread."""
+        url = request.url
+        asked = httpcore.Request(
+            method=request.method,
+            url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        self._marks.wanted = bool(request.extensions.get(DETACH))
+        try:
+            with _translated():
+                answer = self._pool.handle_request(asked)
+        finally:
+            self._marks.wanted = False
+        body = _body_of(answer.extensions)
+        headers: Sequence[tuple[bytes, bytes]] = answer.headers
+        if body is not None:
+            told = str(body.left).encode()
+            headers = [(name, told if name.lower() == b"content-length" else value) for name, value in headers]
+        return httpx.Response(answer.status, headers=headers, stream=_Rest(answer.stream), extensions=answer.extensions)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+
+
+def detached_body(response: httpx.Response) -> DetachedBody | None:
+    """Return the body that is still on the socket, or None where the response's own stream holds it."""
+    return _body_of(response.extensions)
+
+
+def _body_of(extensions: Any) -> DetachedBody | None:
+    stream = extensions.get("network_stream")
+    return stream.body if isinstance(stream, _Stream) else None
+
+
+class _Rest(httpx.SyncByteStream):
+    """What h11 still has of a response: its end, where the body was detached."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _translated():
+            yield from self._inner
+
+    def close(self) -> None:
+        with _translated():
+            self._inner.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise httpx's exceptions for httpcore's, which bear the same names."""
+    try:
+        yield
+    except Exception as error:
+        kind = getattr(httpx, type(error).__name__, None)
+        if kind is None or not type(error).__module__.startswith(httpcore.__name__):
+            raise
+        raise kind(str(error)) from error

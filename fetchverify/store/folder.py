@@ -240,13 +240,19 @@ class Folder:
         return real_folders(self._disk, self._area, self._root, tuple(folders)) / name
 
     def unpublish(self, file: RemoteFile) -> Path | None:
-        """Return the bad file; its metadata is gone already. A link is removed, what it leads to stays."""
+        """Return the bad file; its metadata is gone already. A link is removed, what it leads to stays.
+
+        A file that was right at an earlier commit is not bad: it stays until the new one takes its place.
+        """
         path = self._path(file)
         try:
             found = path.lstat()
         except FileNotFoundError:
             return None
-        if self.proofs.knows(file.digest, found):
+        if self.proofs.recognizes(found):
+            return None
+        etag = localdir.trusted_etag(self._root, file, found)
+        if etag is not None and etag != file.digest.hex:
             return None
         localdir.forget(self._disk, self._area, self._root, file)
         if stat.S_ISREG(found.st_mode):

@@ -45,6 +45,16 @@ def forget(disk: Disk, area: Area, root: Path, file: RemoteFile) -> None:
         disk.fsync_dir(metadata.parent)
 
 
+def trusted_etag(root: Path, file: RemoteFile, found: os.stat_result) -> str | None:
+    """Return the digest that the hub's client believes the file to have, where it did not change since."""
+    path = root.joinpath(*HUB_FOLDER, "download", *f"{file.path}.metadata".split("/"))
+    try:
+        _, etag, moment = path.read_text().splitlines()
+        return etag if found.st_mtime - 1 <= float(moment) else None
+    except (OSError, ValueError):
+        return None
+
+
 def remember(disk: Disk, area: Area, root: Path, file: RemoteFile, commit: str) -> None:
     """Write the metadata of a file whose name is durable: commit, ETag, and a time not before its mtime."""
     place = _place(disk, area, root, file)

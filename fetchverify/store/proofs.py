@@ -80,6 +80,12 @@ class Proofs:
         found = self._known.get((seen.st_dev, seen.st_ino, digest.algo))
         return found is not None and found == (digest.hex, seen.st_size, seen.st_mtime_ns)
 
+    def recognizes(self, seen: os.stat_result) -> bool:
+        """Return True where this very inode, unchanged since, was proved to be some promised file."""
+        state = (seen.st_size, seen.st_mtime_ns)
+        found = (self._known.get((seen.st_dev, seen.st_ino, algo)) for algo in _ALGOS)
+        return any(entry is not None and entry[1:] == state for entry in found)
+
     def add(self, digest: Digest, what: Path | os.stat_result, *, hashed: os.stat_result | None = None) -> None:
         """Note that a file was proved.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -135,17 +137,36 @@ def test_reserved_space_is_really_there(disk: Disk, tmp_path: Path) -> None:
     assert reserved == (seen.st_blocks * 512 >= 4 * MiB)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    point = tmp_path / "small"
+@contextmanager
+def mounted(point: Path, *arguments: str) -> Iterator[Path]:
     point.mkdir()
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(point)], check=False)
-    if mounted.returncode != 0:
-        pytest.skip("tmpfs cannot be mounted here")
-    yield point
-    subprocess.run(["umount", str(point)], check=True)
+    done = subprocess.run(["mount", *arguments, str(point)], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount here: {done.stderr}")
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=2m", "tmpfs") as point:
+        yield point
+
+
+@pytest.fixture
+def small_ext4(tmp_path: Path) -> Iterator[Path]:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(32 * MiB)
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("mkfs.ext4 is missing")
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    with mounted(tmp_path / "ext4", "-o", "loop", str(image)) as point:
+        yield point
 
 
 @pytest.mark.root
@@ -170,3 +191,13 @@ def test_a_file_that_does_not_fit_leaves_the_disk_as_it_was(disk: Disk, small_di
     assert free - disk.free_bytes(small_disk) < 64 << 10
     with pytest.raises(DiskError, match="ENOSPC"):  # and nobody is locked out by the attempt
         Partial.open(disk, small_disk, DIGEST, 8 * MiB)
+
+
+@pytest.mark.root
+def test_what_ext4_could_reserve_of_it_is_given_back(disk: Disk, small_ext4: Path) -> None:
+    """ext4 keeps half of a reservation that fails; tmpfs does not."""
+    free = disk.free_bytes(small_ext4)
+    with pytest.raises(DiskError, match="ENOSPC"):
+        Partial.open(disk, small_ext4, DIGEST, 64 * MiB)
+    assert free - disk.free_bytes(small_ext4) < MiB
+    Partial.open(disk, small_ext4, DIGEST, 8 * MiB).close()

@@ -86,6 +86,26 @@ def test_metadata_never_speaks_of_other_bytes(tmp_path: Path, repo: Repo) -> Non
     assert read_download_metadata(folder.target, "config.json") is None
 
 
+@pytest.mark.parametrize("by_whom", ["us", "the hub", "the user"])
+def test_a_file_of_an_earlier_commit_is_not_bad(folder: Folder, repo: Repo, by_whom: str) -> None:
+    """An update must not fill quarantine with good old versions; what nobody can account for is kept there."""
+    repo.publish(folder)
+    path = folder.target / "config.json"
+    match by_whom:
+        case "the hub":  # our ledger does not know it
+            (folder.area / "proofs").unlink()
+            folder = Folder(Disk(), folder.target)
+        case "the user":
+            path.write_bytes(b"edited")
+            os.utime(path, (time.time() + 10,) * 2)
+    newer = repo.at("2", config__json=b"{2}")
+    folder.begin(newer.manifest)
+    bad = folder.unpublish(newer.file("config.json"))
+    assert (path if by_whom == "the user" else None) == bad
+    folder.publish_bytes(newer.file("config.json"), b"{2}")
+    assert b"{2}" == path.read_bytes()
+
+
 def test_twins_are_files_of_their_own(folder: Folder, repo: Repo) -> None:
     repo.publish(folder)
     one, other = folder.target / "weights/twin.bin", folder.target / "weights/deep/model.bin"

@@ -73,7 +73,7 @@ def test_a_torn_record_is_no_record(raw: bytes) -> None:
     assert parse_owner(raw) is None
 
 
-@pytest.mark.parametrize("bad", [{"token": "../../etc/passwd"}, {"token": 7}, {"pid": "1"}, {"boot": None}])
+@pytest.mark.parametrize("bad", [{"token": "../../../../../../../../etc/pass"}, {"token": "short"}, {"token": 7}, {"pid": "1"}, {"boot": None}])
 def test_a_foreign_record_is_no_record(bad: dict[str, object]) -> None:
     """A token becomes part of a file name."""
     assert parse_owner(replace(myself(), **bad).as_bytes()) is None  # type: ignore[arg-type]
@@ -153,11 +153,11 @@ def test_ownership_works_where_locks_are_absent_or_lie(
 
 def test_the_kernels_word_for_a_local_file_system_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = (
-        "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
         "30 22 0:40 / /mnt/with\\040space rw - nfs4 server:/x rw\n"
         "31 22 0:41 / /mnt/with\\040space/inner rw - tmpfs tmpfs rw\n"
         "32 22 0:42 / /mn rw - fuse.sshfs host: rw\n"
         "broken line\n"
+        "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
     )
     monkeypatch.setattr(owner, "_read_text", lambda path: table)
     paths = ["/", "/mnt/with space/a", "/mnt/with space/inner/a", "/mnt/elsewhere", "/mn/a"]

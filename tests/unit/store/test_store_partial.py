@@ -192,12 +192,25 @@ def test_a_reflink_is_taken_where_there_is_one(
     stranger.close()
 
 
+def test_of_several_dead_partials_the_fullest_goes_on(disk: Disk, tmp_path: Path, stranger: Partial) -> None:
+    with open_(disk, tmp_path) as ours:
+        land(ours, 2, 3)
+        fullest = ours.path
+    stranger.close()  # free now, too, with fewer blocks
+    assert 64 == landed_bytes(tmp_path, DIGEST, SIZE, block_size=BLOCK)
+    with open_(disk, tmp_path) as again:
+        assert (fullest, 64) == (again.path, again.landed.landed)
+
+
 def test_publishing_also_removes_what_the_dead_left(disk: Disk, tmp_path: Path) -> None:
+    with open_(disk, tmp_path) as partial:
+        land(partial, 0)
     orphan = tmp_path / "partial" / f"{DIGEST.key}.0123abcd"
-    orphan.mkdir(parents=True)
+    orphan.mkdir()
     (orphan / "data").write_bytes(b"x")
     (tmp_path / "partial" / ".gone-0123").mkdir()
     with open_(disk, tmp_path) as partial:
+        assert orphan.exists()
         land(partial, *range(7))
         partial.seal()
         partial.discard()

@@ -56,7 +56,7 @@ class _Parts:
 
 
 def is_path(text: str) -> bool:
-    """Return True where `text` is a path on this machine: it begins with a dot, a slash of either kind, `~` or a drive letter."""
+    """Return True where `text` is a path on this machine: a dot, a slash of either kind, `~` or a drive comes first."""
     return text.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fetchverify.core.manifest import Digest, RemoteFile, RepoPath
-from fetchverify.core.paths import check_path, check_size
+from fetchverify.core.paths import check_path, check_size, shown
 from fetchverify.errors import UntrustedMetadataError
 
 # The largest datasets of the Hub have a few million files; beyond this a listing is an attack or a mistake.
 MAX_ENTRIES = 10_000_000
 
-_SHA1 = re.compile(r"[0-9a-f]{40}\Z")
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SIZE = re.compile(r"[0-9]{1,16}")
 
 
 def is_commit(revision: str) -> bool:
     """Return whether a revision is a full commit id (40 lower-case hex digits)."""
-    return _SHA1.match(revision) is not None
+    return _SHA1.fullmatch(revision) is not None
 
 
 def parse_tree_page(page: Any) -> list[RemoteFile]:
@@ -35,7 +37,7 @@ def parse_tree_page(page: Any) -> list[RemoteFile]:
     files = []
     for entry in page:
         if not isinstance(entry, dict) or entry.get("type") not in ("file", "directory"):
-            raise UntrustedMetadataError(f"the Hub's listing holds {_show(entry)}, neither a file nor a folder")
+            raise UntrustedMetadataError("the Hub's listing holds something that is neither a file nor a folder")
         if entry["type"] == "file":
             path = check_path(entry.get("path"))
             files.append(_file(path, entry.get("oid"), entry.get("size"), entry.get("lfs"), entry.get("xetHash")))
@@ -45,14 +47,19 @@ def parse_tree_page(page: Any) -> list[RemoteFile]:
 def parse_siblings(answer: Any) -> Iterator[RemoteFile | RepoPath]:
     """Yield the files of a revision's `siblings`; only the path where the mirror gives no digest.
 
+    Raises:
+        UntrustedMetadataError: anything is not as the Hub writes it.
+
     Source: huggingface_hub 2.4.0 `hf_api.py::RepoSibling` (`?blobs=true`).
     """
     siblings = answer.get("siblings") if isinstance(answer, dict) else None
     if not isinstance(siblings, list):
         raise UntrustedMetadataError("the Hub lists no files for this revision")
+    if len(siblings) > MAX_ENTRIES:
+        raise UntrustedMetadataError(f"the Hub lists more than {MAX_ENTRIES:,} files")
     for entry in siblings:
         if not isinstance(entry, dict):
-            raise UntrustedMetadataError(f"the Hub's listing holds {_show(entry)}, which is no file")
+            raise UntrustedMetadataError("the Hub's listing holds something that is no file")
         path = check_path(entry.get("rfilename"))
         if entry.get("blobId") is None or entry.get("size") is None:
             yield path
@@ -65,42 +72,50 @@ def parse_siblings(answer: Any) -> Iterator[RemoteFile | RepoPath]:
 def file_from_headers(path: RepoPath, headers: Mapping[str, str], *, redirected: bool) -> RemoteFile:
     """Return a file as the headers of its download describe it.
 
+    Args:
+        path: the file.
+        headers: the Hub's answer to HEAD; names in any case.
+        redirected: the answer is a redirect: its own length is not the file's.
+
     Raises:
         UntrustedMetadataError: they do not name a digest and a size; nothing could be proved then.
 
     Source: huggingface_hub 2.4.0 `file_download.py::get_hf_file_metadata`.
     """
-    etag = headers.get("x-linked-etag") or headers.get("etag") or ""
+    lower = {name.lower(): value for name, value in headers.items()}
+    # A redirect's own ETag is the redirect's, not the file's.
+    etag = lower.get("x-linked-etag") or ("" if redirected else lower.get("etag", ""))
     etag = etag.removeprefix("W/").strip('"')
-    size = headers.get("x-linked-size") or (None if redirected else headers.get("content-length"))
-    if size is None or not re.fullmatch(r"\d{1,19}", size) or not (_SHA256.match(etag) or _SHA1.match(etag)):
+    size = lower.get("x-linked-size") or ("" if redirected else lower.get("content-length", ""))
+    if not _SIZE.fullmatch(size) or not (_SHA256.fullmatch(etag) or _SHA1.fullmatch(etag)):
         raise UntrustedMetadataError(
-            f"the mirror names neither digest nor size of `{path}`: nothing could be proved",
+            f"the endpoint names no digest or no size of `{shown(path)}`: nothing could be proved",
             hint="use the Hub itself, or a mirror that keeps its headers (`--endpoint`)",
         )
-    if _SHA256.match(etag):
-        return _file(path, "0" * 40, int(size), {"oid": etag, "size": int(size)}, None)
-    return _file(path, etag, int(size), None, None)
+    if _SHA1.fullmatch(etag):
+        return _file(path, etag, int(size), None, None)
+    # Headers do not name the pointer's git id, but git-lfs writes pointers in one way only.
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{etag}\nsize {int(size)}\n".encode()
+    blob_id = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False).hexdigest()
+    return _file(path, blob_id, int(size), {"oid": etag, "size": int(size)}, None)
 
 
 def _file(path: RepoPath, oid: Any, size: Any, lfs: Any, xet_hash: Any) -> RemoteFile:
-    if not isinstance(oid, str) or not _SHA1.match(oid):
-        raise UntrustedMetadataError(f"`{path}` has no git object id but {_show(oid)}")
-    if xet_hash is not None and not (isinstance(xet_hash, str) and _SHA256.match(xet_hash)):
-        raise UntrustedMetadataError(f"`{path}` has no Xet hash but {_show(xet_hash)}")
-    digest = Digest(algo="git-sha1", hex=oid)
+    if not isinstance(oid, str) or not _SHA1.fullmatch(oid):
+        raise UntrustedMetadataError(f"`{shown(path)}` has no git object id: {_told(oid)}")
     length = check_size(path, size)
+    digest = Digest(algo="git-sha1", hex=oid)
     if lfs is not None:
         sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
-        if not isinstance(sha256, str) or not _SHA256.match(sha256):
-            raise UntrustedMetadataError(f"`{path}` has no sha256 in its LFS record but {_show(sha256)}")
-        digest = Digest(algo="sha256", hex=sha256)
+        if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+            raise UntrustedMetadataError(f"`{shown(path)}` has no sha256 in its LFS record: {_told(sha256)}")
         if check_size(path, lfs.get("size")) != length:
-            raise UntrustedMetadataError(f"`{path}` has two sizes: {length} and {lfs.get('size')} bytes")
-    return RemoteFile(path=path, size=length, digest=digest, blob_id=oid, xet_hash=xet_hash)
+            raise UntrustedMetadataError(f"`{shown(path)}` has two sizes: {length} and {lfs['size']} bytes")
+        digest = Digest(algo="sha256", hex=sha256)
+    # Nothing of ours rests on the Xet hash; it only goes back to the hub's own tree cache, which wants it right.
+    xet = xet_hash if isinstance(xet_hash, str) and _SHA256.fullmatch(xet_hash) else None
+    return RemoteFile(path=path, size=length, digest=digest, blob_id=oid, xet_hash=xet)
 
 
-def _show(value: Any) -> str:
-    """Return a hostile value in a form that is short and cannot play tricks on a terminal."""
-    text = ascii(value)
-    return f"`{text[:60]}…`" if len(text) > 60 else f"`{text}`"
+def _told(value: Any) -> str:
+    return "there is none" if value is None else f"it says `{shown(value, 80)}`"

@@ -4,47 +4,110 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import anyio
+import anyio.to_thread
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
 from fetchverify import events
 from fetchverify.core.manifest import Commit, Manifest, RemoteFile, RepoPath, RepoRef
-from fetchverify.core.paths import check_files
+from fetchverify.core.paths import check_files, check_path, shown
 from fetchverify.core.retry import PATIENT, Failure, Patience, Reason, Stop, decide
 from fetchverify.core.tree import MAX_ENTRIES, file_from_headers, is_commit, parse_siblings, parse_tree_page
 from fetchverify.errors import AbsentError, FetchverifyError, NetworkError, UntrustedMetadataError
 from fetchverify.net import wire
 
+# httpx's own default is 20; a renamed repo takes one.
 _MAX_REDIRECTS = 5
-# A page of 1,000 entries with long paths is below 1 MiB; the Hub's largest (expand) pages stay below 10.
-_MAX_PAGE = 64 << 20
-_CALL_DEADLINE_S = 120.0
+_NOT_A_HUB = "is this the address of a Hub? see `--endpoint` and `HF_ENDPOINT`"
+# Larger answers are parsed in a thread: the loop also serves progress and signals.
+_PARSE_ASIDE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubLimits:
+    """What an endpoint may cost us, however it behaves.
+
+    Attributes:
+        entries: files and folders of one listing.
+        page_bytes: one page of a listing, decoded; the Hub's pages of 1,000 entries stay below 1 MiB.
+        info_bytes: a revision with the names of all its files, decoded: a million names of 100 bytes.
+        empty_pages: pages in a row without any entry.
+        call_s: one request with its whole answer, however slowly it trickles.
+    """
+
+    entries: int = MAX_ENTRIES
+    page_bytes: int = 32 << 20
+    info_bytes: int = 256 << 20
+    empty_pages: int = 3
+    call_s: float = 120.0
+
+
+LIMITS = HubLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """A successful answer, whole; `body` is decoded."""
+
+    url: str
+    status: int
+    headers: httpx.Headers
+    links: dict[str | None, dict[str, str]]
+    body: bytes
+
+
+class _NoSuchApiError(AbsentError):
+    """The endpoint has no tree API, as some mirrors."""
 
 
 class Hub:
-    """One endpoint's API; an async context manager.
+    """One endpoint's API; an async context manager, for asyncio and trio.
 
     Args:
         endpoint: the Hub or mirror whose word is taken for what a repo holds.
-        emit: hears of retries.
+        emit: hears of retries and waits.
         connections: requests under way at once, where a mirror's lack of an API needs one a file.
-        patience: how many failures in a row to forgive.
+        patience: how often and how long to try.
+        limits: what is believed to be an attack, or nobody at the other end.
+        sleep: waits between attempts.
+        clock: seconds, never going back.
+        chance: random numbers in `[0, 1)`.
+
+    Attributes:
+        requests: how many were sent, redirects and retries among them.
+        retries: how many calls were made again.
     """
 
     def __init__(
-        self, endpoint: wire.Endpoint, *, emit: events.Emit, connections: int = 16, patience: Patience = PATIENT
+        self,
+        endpoint: wire.Endpoint,
+        *,
+        emit: events.Emit = events.ignore,
+        connections: int = 16,
+        patience: Patience = PATIENT,
+        limits: HubLimits = LIMITS,
+        sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
+        clock: Callable[[], float] = anyio.current_time,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._endpoint = endpoint
         self._emit = emit
         self._patience = patience
+        self._limits = limits
         self._connections = connections
+        self._sleep = sleep
+        self._clock = clock
+        self._chance = chance
         self._client = wire.new_async_client(connections)
         self.requests = 0
+        self.retries = 0
 
     async def __aenter__(self) -> Hub:
         await self._client.__aenter__()
@@ -53,7 +116,8 @@ class Hub:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.__aexit__(kind, error, trace)
+        with anyio.move_on_after(5, shield=True):
+            await self._client.__aexit__(kind, error, trace)
 
     async def manifest(
         self, ref: RepoRef, *, cached_tree: Callable[[Commit], tuple[RemoteFile, ...] | None] = lambda commit: None
@@ -62,7 +126,7 @@ class Hub:
 
         Args:
             ref: repo and revision.
-            cached_tree: returns what an earlier run noted of this commit; a commit never changes.
+            cached_tree: returns what an earlier run noted of this commit, which never changes; runs in a thread.
 
         Raises:
             AbsentError: no such repo or revision, or it may not be seen.
@@ -70,192 +134,343 @@ class Hub:
             UntrustedMetadataError: the answers contradict themselves or name unsafe paths.
         """
         commit = await self.resolve_commit(ref)
-        files = cached_tree(commit)
+        files = await anyio.to_thread.run_sync(_believable, cached_tree, commit)
         if files is None:
             try:
                 files = await self.tree(ref, commit)
-            except AbsentError:
-                # Mirrors without a tree API (#1796 and its kin) may still list the files with the revision.
+            except _NoSuchApiError:
                 files = await self._siblings(ref, commit)
-        check_files(files)
+            check_files(files)
         return Manifest(ref=ref, commit=commit, files=files)
 
     async def resolve_commit(self, ref: RepoRef) -> Commit:
-        """Return the commit that the revision names; one that is a commit itself costs no request."""
+        """Return the commit that the revision names; one that is a commit itself costs no request.
+
+        Raises:
+            FetchverifyError: as `manifest`.
+        """
         if is_commit(ref.revision):
             return Commit(ref.revision)
-        answer, _ = await self._get_json(ref, self._revision_url(ref, ref.revision))
-        sha = answer.get("sha") if isinstance(answer, dict) else None
+        url = self._revision_url(ref, ref.revision)
+        answer = await self._ask(ref, "GET", url, most_bytes=self._limits.info_bytes)
+        info = await self._json(answer)
+        # Mirrors that answer with less than the Hub may still name the commit in the header.
+        header = answer.headers.get("x-repo-commit")
+        sha = info.get("sha", header) if isinstance(info, dict) else None
         if not isinstance(sha, str) or not is_commit(sha):
             raise UntrustedMetadataError(
-                f"`{self._endpoint.host}` names no commit for `{ref.repo_id}` at `{ref.revision}`",
-                hint="is this the address of a Hub? see `--endpoint` and `HF_ENDPOINT`",
+                f"`{self._endpoint.host}` names no commit for `{ref.repo_id}` at `{shown(ref.revision)}`",
+                hint=_NOT_A_HUB,
             )
+        self._check_commit(answer, sha, "the revision")
         return Commit(sha)
 
     async def tree(self, ref: RepoRef, commit: Commit) -> tuple[RemoteFile, ...]:
         """Return the files of a commit from the tree API, page by page; paths are safe, not yet held together.
 
+        Raises:
+            FetchverifyError: as `manifest`.
+
         Source: huggingface_hub 2.4.0 `hf_api.py::list_repo_tree`, `utils/_pagination.py::paginate`.
         """
-        query = "?recursive=true&expand=false"
-        url: str | None = wire.api_url(self._endpoint, ref, f"/tree/{commit}{query}")
+        first = wire.api_url(self._endpoint, ref, f"/tree/{commit}?recursive=true&expand=false")
+        url: str | None = first
         files: list[RemoteFile] = []
+        entries = empty = 0
         asked: set[str] = set()
         while url is not None:
             if url in asked:
-                raise UntrustedMetadataError(f"a page of the listing of `{ref.repo_id}` names itself as the next one")
+                raise UntrustedMetadataError(f"the listing of `{ref.repo_id}` names a page twice: it would never end")
             asked.add(url)
-            page, response = await self._get_json(ref, url)
-            found = parse_tree_page(page)
-            if not found and not page:
-                break
-            files += found
-            if len(files) > MAX_ENTRIES:
-                raise UntrustedMetadataError(f"`{ref.repo_id}` lists more than {MAX_ENTRIES:,} files")
-            url = self._next_page(ref, response)
+            answer = await self._ask(ref, "GET", url, most_bytes=self._limits.page_bytes, listing=True)
+            self._check_commit(answer, commit, "the listing")
+            page = await self._json(answer)
+            files += parse_tree_page(page)
+            entries += len(page)
+            empty = 0 if page else empty + 1
+            if entries > self._limits.entries:
+                raise UntrustedMetadataError(f"`{ref.repo_id}` lists more than {self._limits.entries:,} entries")
+            url = self._next_page(ref, answer, first)
+            if url is not None and empty >= self._limits.empty_pages:
+                raise UntrustedMetadataError(f"the listing of `{ref.repo_id}` goes on and on with empty pages")
         return tuple(files)
-
-    async def _siblings(self, ref: RepoRef, commit: Commit) -> tuple[RemoteFile, ...]:
-        """Return the files from `?blobs=true`; where that lacks digests, from the headers of a HEAD a file."""
-        answer, _ = await self._get_json(ref, self._revision_url(ref, commit) + "?blobs=true")
-        files: list[RemoteFile] = []
-        bare: list[RepoPath] = []
-        for found in parse_siblings(answer):
-            if isinstance(found, RemoteFile):
-                files.append(found)
-            else:
-                bare.append(found)
-        limiter = anyio.CapacityLimiter(self._connections)
-
-        async def ask(path: RepoPath) -> None:
-            async with limiter:
-                files.append(await self.head(ref, commit, path))
-
-        async with anyio.create_task_group() as group:
-            for path in bare:
-                group.start_soon(ask, path)
-        return tuple(sorted(files, key=lambda file: file.path))
 
     async def head(self, ref: RepoRef, commit: Commit, path: RepoPath) -> RemoteFile:
         """Return a file as the headers of its download describe it: for mirrors without any listing of digests.
 
+        Raises:
+            FetchverifyError: as `manifest`.
+
         Source: huggingface_hub 2.4.0 `file_download.py::get_hf_file_metadata`.
         """
-        response, _ = await self._ask(ref, "HEAD", wire.resolve_url(self._endpoint, ref, commit, path), stay=True)
-        told = response.headers.get("x-repo-commit")
-        if told is not None and told != commit:
-            raise UntrustedMetadataError(f"`{path}` is served from commit `{told[:40]}`, not `{commit}`")
-        return file_from_headers(path, response.headers, redirected=response.has_redirect_location)
+        url = wire.resolve_url(self._endpoint, ref, commit, path)
+        answer = await self._ask(ref, "HEAD", url, most_bytes=0)
+        self._check_commit(answer, commit, f"`{shown(path)}`")
+        return file_from_headers(path, answer.headers, redirected=answer.status >= 300)
+
+    async def _siblings(self, ref: RepoRef, commit: Commit) -> tuple[RemoteFile, ...]:
+        """Return the files from `?blobs=true`; where that lacks digests, from the headers of a HEAD a file."""
+        url = self._revision_url(ref, commit) + "?blobs=true"
+        answer = await self._ask(ref, "GET", url, most_bytes=self._limits.info_bytes)
+        info = await self._json(answer)
+        sha = info.get("sha", commit) if isinstance(info, dict) else commit
+        if sha != commit:
+            raise UntrustedMetadataError(f"asked for commit `{commit}`, `{self._endpoint.host}` lists `{shown(sha)}`")
+        listed = list(parse_siblings(info))
+        found: dict[int, RemoteFile] = {}
+        limiter = anyio.CapacityLimiter(self._connections)
+
+        async def ask(index: int, path: RepoPath) -> None:
+            async with limiter:
+                found[index] = await self.head(ref, commit, path)
+
+        try:
+            async with anyio.create_task_group() as group:
+                for index, each in enumerate(listed):
+                    if isinstance(each, RemoteFile):
+                        found[index] = each
+                    else:
+                        group.start_soon(ask, index, each)
+        except BaseExceptionGroup as errors:
+            ours, others = errors.split(FetchverifyError)
+            if ours is None or others is not None:
+                raise
+            raise _first(ours) from errors
+        return tuple(found[index] for index in range(len(listed)))
 
     # --- one call --------------------------------------------------------------------------------------------
 
     def _revision_url(self, ref: RepoRef, revision: str) -> str:
         return wire.api_url(self._endpoint, ref, f"/revision/{quote(revision, safe='')}")
 
-    def _next_page(self, ref: RepoRef, response: httpx.Response) -> str | None:
-        link = response.links.get("next", {}).get("url")
+    def _check_commit(self, answer: _Answer, commit: str, what: str) -> None:
+        """Hold `X-Repo-Commit` against the commit; mirrors drop the header, and what is no commit says nothing."""
+        told = answer.headers.get("x-repo-commit")
+        if told is not None and told != commit and is_commit(told):
+            raise UntrustedMetadataError(
+                f"`{self._endpoint.host}` contradicts itself: {what} is of commit `{commit}`, its header says `{told}`"
+            )
+
+    def _next_page(self, ref: RepoRef, answer: _Answer, first: str) -> str | None:
+        """Return the address of the next page, always at the endpoint itself; None after the last page.
+
+        Mirrors hand the Hub's own links on. Only their query is taken, so they cost no request to anyone else.
+        """
+        link = answer.links.get("next", {}).get("url")
         if link is None:
             return None
-        target = str(response.url.join(link))
-        if wire.origin_of(target) != wire.origin_of(self._endpoint.url):
-            raise UntrustedMetadataError(
-                f"the listing of `{ref.repo_id}` goes on at another host, `{wire.host_of(target)}`"
-            )
-        return target
-
-    async def _get_json(self, ref: RepoRef, url: str) -> tuple[Any, httpx.Response]:
-        response, body = await self._ask(ref, "GET", url)
+        page, _, _ = first.partition("?")
         try:
-            return json.loads(body), response
+            target = urlsplit(urljoin(answer.url, link))
+        except ValueError:
+            target = urlsplit("")
+        plain = unquote(urlsplit(page).path.removeprefix(urlsplit(self._endpoint.url).path))
+        if target.path != urlsplit(answer.url).path and not unquote(target.path).endswith(plain):
+            raise UntrustedMetadataError(
+                f"the listing of `{ref.repo_id}` goes on at another address, `{shown(wire.redact(link))}`"
+            )
+        return f"{page}?{target.query}"
+
+    async def _json(self, answer: _Answer) -> Any:
+        try:
+            if len(answer.body) < _PARSE_ASIDE:
+                return _parse(answer.body)
+            return await anyio.to_thread.run_sync(_parse, answer.body)
         except (ValueError, RecursionError) as error:
             raise UntrustedMetadataError(
-                f"`{self._endpoint.host}` answered something that is no JSON",
-                hint="is this the address of a Hub? see `--endpoint` and `HF_ENDPOINT`",
+                f"`{self._endpoint.host}` answered something that is no JSON", hint=_NOT_A_HUB
             ) from error
 
-    async def _ask(self, ref: RepoRef, method: str, url: str, *, stay: bool = False) -> tuple[httpx.Response, bytes]:
-        """Return a successful answer and its body; with `stay`, a redirect to elsewhere is one too."""
-        attempt, began = 0, anyio.current_time()
-        while True:
-            try:
-                with anyio.fail_after(_CALL_DEADLINE_S):
-                    outcome = await self._once(method, url, stay=stay)
-            except TimeoutError:
-                outcome = Failure(reason=Reason.TIMEOUT, detail="no answer in time", host=self._endpoint.host)
-            if not isinstance(outcome, Failure):
-                return outcome
-            attempt += 1
-            jitter = random.random()  # noqa: S311
-            quiet_s = anyio.current_time() - began
-            verdict = decide(outcome, attempt=attempt, elapsed_s=quiet_s, jitter=jitter, patience=self._patience)
-            if isinstance(verdict, Stop):
-                raise self._error(ref, outcome, attempt)
-            wait_s = getattr(verdict, "wait_s", 0.0)
-            self._emit(events.Retrying(path=None, reason=outcome.summary, attempt=attempt, wait_s=round(wait_s, 3)))
-            await anyio.sleep(wait_s)
+    async def _ask(self, ref: RepoRef, method: str, url: str, *, most_bytes: int, listing: bool = False) -> _Answer:
+        """Return a successful answer; to a HEAD, a redirect to elsewhere is one too.
 
-    async def _once(self, method: str, url: str, *, stay: bool) -> tuple[httpx.Response, bytes] | Failure:
-        for _ in range(_MAX_REDIRECTS):
-            self.requests += 1
-            headers = wire.base_headers(self._endpoint) | {"Accept-Encoding": "gzip"}
-            request = self._client.build_request(method, url, headers=headers)
+        Raises:
+            FetchverifyError: what `decide` made of the last failure.
+        """
+        attempt, began = 0, self._clock()
+        while True:
+            failure: Failure
             try:
+                with anyio.fail_after(self._limits.call_s):
+                    outcome = await self._once(method, url, most_bytes)
+            except TimeoutError:
+                detail = f"no whole answer within {self._limits.call_s:g} s"
+                outcome = Failure(reason=Reason.TIMEOUT, detail=detail, host=self._endpoint.host)
+            if isinstance(outcome, _Answer):
+                return outcome
+            failure = outcome
+            if listing and _means_no_such_api(failure):
+                raise _NoSuchApiError(f"`{self._endpoint.host}` has no listing of files")
+            attempt += 1
+            verdict = decide(
+                failure,
+                attempt=attempt,
+                elapsed_s=self._clock() - began,
+                jitter=self._chance(),
+                patience=self._patience,
+            )
+            if isinstance(verdict, Stop):
+                raise self._error(ref, failure, attempt)
+            wait_s = getattr(verdict, "wait_s", 0.0)
+            self.retries += 1
+            if failure.status == 429:
+                self._emit(events.Waiting(what=f"the rate limit of `{self._endpoint.host}`", wait_s=round(wait_s, 3)))
+            else:
+                self._emit(events.Retrying(path=None, reason=failure.summary, attempt=attempt, wait_s=round(wait_s, 3)))
+            await self._sleep(wait_s)
+
+    async def _once(self, method: str, url: str, most_bytes: int) -> _Answer | Failure:
+        """Send once, and follow redirects within the endpoint's own origin: the token goes nowhere else."""
+        host = self._endpoint.host
+        for _ in range(_MAX_REDIRECTS + 1):
+            self.requests += 1
+            extra = {"Accept-Encoding": "identity" if method == "HEAD" else "gzip"}
+            try:
+                request = self._client.build_request(method, url, headers=wire.base_headers(self._endpoint, extra))
                 response = await self._client.send(request, stream=True)
                 try:
-                    body = await _read_bounded(response)
+                    redirected = response.status_code in (301, 302, 303, 307, 308) and "location" in response.headers
+                    body = b""
+                    if not redirected and response.status_code < 400 and method != "HEAD":
+                        body = await _read_bounded(response, most_bytes)
                 finally:
-                    await response.aclose()
+                    with anyio.move_on_after(5, shield=True):
+                        await response.aclose()
+            except _BodyError as error:
+                return Failure(reason=error.reason, detail=str(error), host=host)
             except Exception as error:  # whatever httpx, a codec or TLS may raise is one failed call
-                return wire.failure_from(error, host=self._endpoint.host)
-            if isinstance(body, Failure):
-                return body
+                return wire.failure_from(error, host=host)
             if response.status_code >= 400:
                 return wire.failure_from_status(response)
-            if not response.has_redirect_location:
-                return response, body
+            if not redirected:
+                if response.status_code != 200:
+                    return Failure(reason=Reason.PROTOCOL, status=response.status_code, detail="no answer", host=host)
+                if response.headers.get("content-type", "").startswith("text/html") and method != "HEAD":
+                    detail = "a web page came, not the Hub's answer: a login page of this network?"
+                    return Failure(reason=Reason.NOT_THE_FILE, detail=detail, host=host)
+                return _answer(url, response, body)
             try:
-                url, own = wire.decide_redirect(url, response.headers["location"], self._endpoint)
+                target, own = wire.decide_redirect(url, response.headers["location"], self._endpoint)
             except wire.BadRedirectError as error:
-                return Failure(reason=Reason.BAD_REDIRECT, detail=str(error), host=self._endpoint.host)
+                return Failure(reason=Reason.BAD_REDIRECT, detail=str(error), host=host)
             if not own:
-                if stay:
-                    return response, body
-                detail = f"the API redirects to another host, `{wire.host_of(url)}`"
-                return Failure(reason=Reason.BAD_STATUS, detail=detail, host=self._endpoint.host)
-        detail = f"more than {_MAX_REDIRECTS} redirects"
-        return Failure(reason=Reason.REDIRECT_LOOP, detail=detail, host=self._endpoint.host)
+                if method == "HEAD":
+                    return _answer(url, response, b"")
+                detail = f"the API redirects to another host, `{wire.host_of(target)}`"
+                return Failure(reason=Reason.BAD_REDIRECT, detail=detail, host=host)
+            url = target
+        return Failure(reason=Reason.REDIRECT_LOOP, detail=f"more than {_MAX_REDIRECTS} redirects", host=host)
 
     def _error(self, ref: RepoRef, failure: Failure, attempts: int) -> FetchverifyError:
-        what = f"{ref.kind} `{ref.repo_id}`" + ("" if ref.revision == "main" else f" at `{ref.revision}`")
+        what = f"{ref.kind} `{ref.repo_id}`" + ("" if ref.revision == "main" else f" at `{shown(ref.revision)}`")
+        host = self._endpoint.host
         match failure.reason:
             case Reason.DENIED | Reason.ABSENT:
                 return AbsentError(f"{what}: {failure.summary}", hint=_hint(self._endpoint, ref, failure))
             case Reason.TLS:
-                hint = "a company proxy? point `SSL_CERT_FILE` to its certificate authority"
-                return NetworkError(f"{failure.summary}", hint=hint)
+                hint = "behind a company's proxy, point `SSL_CERT_FILE` to the certificates of its authority"
+            case Reason.PROXY_AUTH | Reason.PROXY:
+                hint = "check `HTTPS_PROXY` and `NO_PROXY`, with user and password where the proxy wants them"
+            case Reason.BAD_REDIRECT | Reason.REDIRECT_LOOP:
+                hint = f"is `{host}` the Hub's own address? see `--endpoint` and `HF_ENDPOINT`"
+            case Reason.NOT_THE_FILE | Reason.REFUSED | Reason.ENCODED:
+                hint = _NOT_A_HUB
+            case _ if failure.status == 429 and self._endpoint.token is None:
+                hint = "wait, or log in with `hf auth login`: accounts may ask more often"
             case _:
-                times = "" if attempts == 1 else f" ({attempts} attempts)"
                 hint = "try again later; is a proxy or another `--endpoint` needed?"
-                return NetworkError(f"{what} could not be looked up{times}: {failure.summary}", hint=hint)
+        asked = "" if attempts == 1 else f", asked {attempts} times"
+        wait_s = failure.retry_after_s
+        if wait_s is not None and wait_s > self._patience.most_asked_wait_s:
+            asked += f", which wants us to wait {wait_s:.0f} s"
+        return NetworkError(f"{what} could not be looked up: {failure.summary}{asked}", hint=hint)
 
 
 def _hint(endpoint: wire.Endpoint, ref: RepoRef, failure: Failure) -> str:
-    page = f"{endpoint.url}/{'' if ref.kind == 'model' else ref.kind + 's/'}{ref.repo_id}"
-    if "gated" in failure.detail:
+    page = wire.page_url(endpoint, ref)
+    if failure.code == "GatedRepo":
         return f"accept the licence at {page}, then run `hf auth login` or set `HF_TOKEN`"
-    if "revision" in failure.detail:
+    if failure.code == "RevisionNotFound":
         return f"see the branches and tags at {page}"
+    if failure.code is None and "credentials" in failure.detail.lower():
+        return "the token is refused: run `hf auth login` again, or unset `HF_TOKEN`"
     if endpoint.token is None:
         return "check the name and `--repo-type`; a private or gated repo needs `hf auth login` or `HF_TOKEN`"
     return "check the name, `--repo-type`, and that the account of the token may see it (`hf auth whoami`)"
 
 
-async def _read_bounded(response: httpx.Response) -> bytes | Failure:
-    """Return the body, decoded; a compressed bomb or an endless one must not eat the memory."""
+def _means_no_such_api(failure: Failure) -> bool:
+    """True where an endpoint does not know the tree API at all, rather than this repo or commit."""
+    return failure.status in (404, 405, 501) and failure.code not in ("RepoNotFound", "RevisionNotFound", "GatedRepo")
+
+
+def _believable(
+    cached_tree: Callable[[Commit], tuple[RemoteFile, ...] | None], commit: Commit
+) -> tuple[RemoteFile, ...] | None:
+    """Return the cached listing; None where it is absent or would be refused from the network, too."""
+    files = cached_tree(commit)
+    if files is None:
+        return None
+    try:
+        for file in files:
+            check_path(file.path)
+        check_files(files)
+    except UntrustedMetadataError:
+        return None
+    return files
+
+
+def _answer(url: str, response: httpx.Response, body: bytes) -> _Answer:
+    return _Answer(url=url, status=response.status_code, headers=response.headers, links=response.links, body=body)
+
+
+def _parse(body: bytes) -> Any:
+    """Return the JSON value of a body in UTF-8; NaN and Infinity, which are no JSON, are refused."""
+    return json.loads(body.decode(), parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _first(group: BaseExceptionGroup[FetchverifyError]) -> FetchverifyError:
+    """Return one error of a group: files that fail alike need one message."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, FetchverifyError)
+    return error
+
+
+class _BodyError(Exception):
+    """A body that was not read to its end, on purpose."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+async def _read_bounded(response: httpx.Response, most: int) -> bytes:
+    """Return the body, decoded; neither an endless nor a compressed bomb eats the memory.
+
+    Decoded here and not by httpx: 64 KiB of zstd can hold gigabytes, and httpx decodes a chunk at once.
+
+    Raises:
+        _BodyError: it is longer than `most`, or in a coding that was not asked for.
+    """
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity", "gzip", "x-gzip"):
+        raise _BodyError(Reason.ENCODED, f"the answer is `{shown(coding, 40)}`, which was not asked for")
+    unzip = zlib.decompressobj(wbits=31) if "gzip" in coding else None
     body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > _MAX_PAGE:
-            return Failure(reason=Reason.BAD_STATUS, detail=f"the answer is longer than {_MAX_PAGE >> 20} MiB")
+    async for chunk in response.aiter_raw():
+        try:
+            # One byte more than allowed shows that there is more.
+            body += chunk if unzip is None else unzip.decompress(chunk, most + 1 - len(body))
+        except zlib.error as error:
+            raise _BodyError(Reason.ENCODED, "the answer's gzip is broken") from error
+        if len(body) > most:
+            raise _BodyError(Reason.LONG_BODY, f"the answer is longer than {most:,} bytes")
+    if unzip is not None and not unzip.eof and body:
+        raise _BodyError(Reason.SHORT_BODY, "the answer's gzip ends early")
     return bytes(body)

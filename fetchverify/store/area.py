@@ -7,9 +7,11 @@ import stat
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 from fetchverify.errors import DiskError
 from fetchverify.store.disk import Disk, temporary_name
+from fetchverify.store.diskerrors import disk_error
 from fetchverify.store.proofs import Proofs
 
 AREA_NAME = ".fetchverify"
@@ -78,6 +80,25 @@ class Area:
         for path in staged:
             self.disk.fsync_path(path)
         return staged
+
+    def copy(self, source: Path, size: int) -> tuple[Path, Literal["reflink", "copy"]]:
+        """Copy a file into the staging folder, durably; returns where it lies and how that was done.
+
+        Raises:
+            DiskError: it is not `size` bytes long, or changed meanwhile: what was proved of it is void.
+        """
+        copied = self.temporary()
+        try:
+            before = source.stat()
+            how = self.disk.clone_or_copy(source, copied)
+            after = source.stat()
+        except OSError as error:
+            raise disk_error(error, "read", source) from error
+        same = (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns)
+        if not same or copied.stat().st_size != size:
+            self.disk.unlink(copied)
+            raise DiskError(f"`{source}` changed while it was copied", hint="run the same command again")
+        return copied, how
 
     def give_mode(self, path: Path) -> None:
         """Give a file the permissions that a new file has here.

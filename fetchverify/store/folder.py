@@ -189,12 +189,9 @@ class Folder:
 
     def publish_data(self, files: Sequence[RemoteFile], data: Path) -> None:
         """Give `data` the first path, and every other path a copy that shares blocks where possible."""
-        self._publish([(files[0], data)])
-        first = self._root / files[0].path
-        for file in files[1:]:
-            copied = self._area.temporary()
-            self._disk.clone_or_copy(first, copied)
-            self._publish([(file, copied)])
+        # Copied while nobody but us can reach it.
+        copies = [(file, self._area.copy(data, data.stat().st_size)[0]) for file in files[1:]]
+        self._publish([(files[0], data), *copies])
 
     def publish_bytes(self, file: RemoteFile, data: bytes) -> None:
         """Publish a small proved file."""
@@ -207,11 +204,7 @@ class Folder:
 
     def publish_copy(self, file: RemoteFile, source: Copy) -> How:
         """Copy proved bytes to the path, sharing blocks where possible; never a hardlink."""
-        copied = self._area.temporary()
-        how = self._disk.clone_or_copy(source.where, copied)
-        if copied.stat().st_size != file.size:
-            self._disk.unlink(copied)
-            raise DiskError(f"`{source.where}` changed while it was copied")
+        copied, how = self._area.copy(Path(source.where), file.size)
         self._publish([(file, copied)])
         return how
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoKind, RepoPath
 from fetchverify.core.plan import Copy, Seen
-from fetchverify.errors import DiskError, UntrustedMetadataError
+from fetchverify.errors import UntrustedMetadataError
 from fetchverify.store import relink, sharedblobs, trees
 from fetchverify.store.area import AREA_NAME, CACHEDIR_TAG, Area, real_folders
 from fetchverify.store.disk import Disk
@@ -161,6 +161,7 @@ class HubCache:
         self._area.soil(self.root)
         self._area.soil(self.cache_dir)
         relink.mend(self._disk, self._area, self.root)
+        self._area.sync_folders()
 
     def lock(self, file: RemoteFile, on_wait: OnWait, timeout_s: float | None = None) -> AbstractContextManager[None]:
         """Hold the lock that the hub's client holds for its whole download of this blob."""
@@ -211,11 +212,7 @@ class HubCache:
             self._disk.fsync_dir(blob.parent)
             self._link(file)
             return "linked"
-        copied = self._area.temporary()
-        how = self._disk.clone_or_copy(source.where, copied)
-        if copied.stat().st_size != file.size:
-            self._disk.unlink(copied)
-            raise DiskError(f"`{source.where}` changed while it was copied")
+        copied, how = self._area.copy(Path(source.where), file.size)
         self._publish_blobs([([file], copied)])
         return how
 

@@ -14,13 +14,7 @@ from pathlib import Path
 
 import xxhash
 
-from fetchverify.core.blocks import (
-    BLOCK_SIZE,
-    BlockMap,
-    Tiling,
-    encode_header,
-    encode_record,
-)
+from fetchverify.core.blocks import BLOCK_SIZE, BlockMap, Tiling, encode_header, encode_record
 from fetchverify.core.manifest import Digest
 from fetchverify.errors import DiskError
 from fetchverify.store.disk import Disk
@@ -93,8 +87,10 @@ class Partial:
             except DiskError:
                 self._disk.unlink(self.path, missing_ok=True)  # ext4 keeps what it could reserve: the disk stays full
                 raise
-            self._rewrite_journal({})
-            self._disk.fsync_dir(self._folder)
+            self._rewrite_journal({}, durable=False)
+            # The names, all the way up: `sync` later makes the bytes durable, and they must be found.
+            for folder in (self._folder, self._folder.parent, self._folder.parent.parent):
+                self._disk.fsync_dir(folder)
             return
         self._data = self._disk.open_rw(self.path)
         self._journal = self._disk.open_rw(self._folder / "journal", append=True)
@@ -130,11 +126,11 @@ class Partial:
         finally:
             os.close(source)
 
-    def _rewrite_journal(self, hashes: dict[int, bytes]) -> None:
-        """Replace the journal by one that vouches for `hashes` alone; durable when it returns."""
+    def _rewrite_journal(self, hashes: dict[int, bytes], *, durable: bool = True) -> None:
+        """Replace the journal by one that vouches for `hashes` alone."""
         records = (encode_record(self.tiling, self.digest.key, index, found) for index, found in hashes.items())
         raw = encode_header(self.tiling, self.digest.key) + b"".join(records)
-        self._disk.write_file(self._folder / "journal", raw)
+        self._disk.write_file(self._folder / "journal", raw, durable=durable)
         previous, self._journal = self._journal, self._disk.open_rw(self._folder / "journal", append=True)
         if previous is not None:
             self._disk.close(previous)

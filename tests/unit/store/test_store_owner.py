@@ -73,7 +73,10 @@ def test_a_torn_record_is_no_record(raw: bytes) -> None:
     assert parse_owner(raw) is None
 
 
-@pytest.mark.parametrize("bad", [{"token": "../../../../../../../../etc/pass"}, {"token": "short"}, {"token": 7}, {"pid": "1"}, {"boot": None}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"token": "../../../../../../../../etc/pass"}, {"token": "short"}, {"token": 7}, {"pid": "1"}, {"boot": None}],
+)
 def test_a_foreign_record_is_no_record(bad: dict[str, object]) -> None:
     """A token becomes part of a file name."""
     assert parse_owner(replace(myself(), **bad).as_bytes()) is None  # type: ignore[arg-type]

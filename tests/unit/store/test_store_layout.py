@@ -115,8 +115,10 @@ def test_any_revisions_name_can_be_a_ref(layout: Layout, repo: Repo, revision: s
     assert ("1" * 40, None) == (fresh(layout).read_ref(revision), fresh(layout).read_ref("main"))
 
 
-def test_a_commit_needs_no_ref(layout: Layout, repo: Repo) -> None:
-    repo.named("1" * 40).publish(layout)
+@pytest.mark.parametrize("revision", ["1" * 40, "2" * 40])
+def test_a_commit_needs_no_ref(layout: Layout, repo: Repo, revision: str) -> None:
+    """Nor does a branch that is named like one: the hub's client would never read it."""
+    repo.named(revision).publish(layout)
     assert "1" * 40 == layout.read_ref("1" * 40)
     assert not list(layout.area.parent.glob("refs/*")) + list(layout.area.glob("refs/*"))
 

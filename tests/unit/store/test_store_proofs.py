@@ -191,6 +191,14 @@ def test_a_stale_ledger_is_compacted_and_loses_nothing(disk: Disk, tmp_path: Pat
     assert knows(tmp_path, proved)
 
 
+def test_a_run_that_is_killed_loses_a_batch_at_most(disk: Disk, tmp_path: Path, proved: Path) -> None:
+    proofs = Proofs.load(disk, tmp_path)
+    for moment in range(1000):
+        os.utime(proved, ns=(0, moment))
+        proofs.add(SHA256, proved.stat())
+    assert (tmp_path / "proofs").read_bytes().count(b"\n") >= 700
+
+
 def test_a_hundred_thousand_entries_load_at_once(disk: Disk, tmp_path: Path, proved: Path) -> None:
     """The ledger must never cost more than it saves; measured: 0.13 s."""
     seen = proved.stat()

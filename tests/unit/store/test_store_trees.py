@@ -90,7 +90,7 @@ def _entry(body: dict[str, Any], name: str = "weights/twin.bin") -> dict[str, An
         lambda body: body["files"].update({"config.json/inside": _entry(body)}),
         lambda body: body["files"].update({"x": None}),
         lambda body: _entry(body).update(size=-1),
-        lambda body: _entry(body).update(size=True),
+        lambda body: _entry(body, "config.json").update(size=True),
         lambda body: _entry(body).update(size="5000"),
         lambda body: _entry(body).update(size=1 << 63),
         lambda body: _entry(body).update(lfs_size=1),

@@ -195,12 +195,17 @@ def _progress_style(progress: str, *, chosen: bool, quiet: bool) -> ProgressStyl
 
 @click.group(
     cls=_Group,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Download models and datasets from the Hugging Face Hub: resumable, and proved byte for byte.",
 )
 @click.version_option(__version__, prog_name="fetchverify", message="%(prog)s %(version)s")
-def cli() -> None:
-    """Hold the commands."""
+@click.pass_context
+def cli(ctx: click.Context, /) -> None:
+    """Hold the commands; without one, help is the answer to a wrong command line (click's own differs by version)."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(ExitCode.USAGE)
 
 
 _SELECT, _WHERE, _ACCESS, _RUN, _SHOW = "What", "Where to", "Access", "How", "Output"
@@ -484,9 +489,6 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     voice = _Voice(as_json="--json" in args)
     try:
         code = cli.main(args, prog_name="fetchverify", standalone_mode=False, obj=voice)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = ExitCode.USAGE
     except click.ClickException as error:
         voice.error(_plain(error), hint=_where_help_is(error), exit_code=ExitCode.USAGE)
         code = ExitCode.USAGE

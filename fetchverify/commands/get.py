@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,11 @@ from typing import Any, Literal
 import anyio.to_thread
 
 from fetchverify import events
-from fetchverify.core.manifest import Manifest, RemoteFile, RepoKind, RepoRef
-from fetchverify.core.plan import Plan, plan_fetch
+from fetchverify.core.manifest import Manifest, RemoteFile, RepoKind, RepoPath, RepoRef
+from fetchverify.core.paths import case_collisions
+from fetchverify.core.plan import Plan, Seen, plan_fetch
 from fetchverify.core.reference import parse_reference
-from fetchverify.core.report import Outcome, OutcomeKind, Report
+from fetchverify.core.report import Report
 from fetchverify.core.retry import PATIENT, Patience
 from fetchverify.core.select import select
 from fetchverify.engine.run import TransferOptions
@@ -21,6 +23,7 @@ from fetchverify.engine.transfer import Transfer
 from fetchverify.errors import AbsentError, DiskError, FetchverifyError
 from fetchverify.net.hub import Hub
 from fetchverify.net.wire import Endpoint
+from fetchverify.store.casefold import folds_case
 from fetchverify.store.disk import Disk
 from fetchverify.store.folder import Folder
 from fetchverify.store.hubcache import HubCache
@@ -105,30 +108,18 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
             size=sum(file.size for file in files),
         )
     )
-    seen = await anyio.to_thread.run_sync(layout.observe, manifest, files)
+    seen = await anyio.to_thread.run_sync(_observe, layout, manifest, files)
     plan = plan_fetch(files, seen, copies_cost_space=layout.copies_cost_space, force=options.force)
     emit(_planned(plan, len(files), sum(file.size for file in files)))
     if options.dry_run:
         return _dry_run(plan, manifest, layout.target)
-    _preflight(plan, disk, layout.area)
-    if options.offline and plan.fetches:
-        outcomes, transfer = _absent_offline(plan), None
-    else:
-        await anyio.to_thread.run_sync(layout.begin, manifest)
-        transfer = Transfer(
-            manifest=manifest,
-            layout=layout,
-            disk=disk,
-            endpoint=endpoint,
-            options=TransferOptions(
-                connections=options.connections,
-                limit_rate=options.limit_rate,
-                patience=_patience(options),
-                lock_timeout_s=options.lock_timeout_s,
-            ),
-            emit=emit,
-        )
-        outcomes = await transfer.execute(plan)
+    if not options.offline:
+        _preflight(plan, disk, layout.area)
+    await anyio.to_thread.run_sync(layout.begin, manifest)
+    transfer = Transfer(
+        manifest=manifest, layout=layout, disk=disk, endpoint=endpoint, options=_transfer_options(options), emit=emit
+    )
+    outcomes = await transfer.execute(plan)
     published = not any(outcome.kind.exit_code for outcome in outcomes)
     if published:
         await anyio.to_thread.run_sync(layout.finish, manifest)
@@ -139,11 +130,11 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
         commit=manifest.commit,
         target=str(layout.target),
         outcomes=outcomes,
-        bytes_fetched=transfer.run.bytes_fetched if transfer else 0,
+        bytes_fetched=transfer.run.bytes_fetched,
         seconds=round(time.monotonic() - began, 3),
-        requests=requests + (transfer.run.requests if transfer else 0),
-        retries=transfer.run.retries if transfer else 0,
-        quarantined=transfer.publisher.quarantined if transfer else 0,
+        requests=requests + (transfer.run.requests),
+        retries=transfer.run.retries,
+        quarantined=transfer.publisher.quarantined,
         changed=not plan.changes_nothing,
         published=published,
     )
@@ -186,9 +177,31 @@ def _manifest_offline(ref: RepoRef, layout: Layout) -> Manifest:
     return Manifest(ref=ref, commit=commit, files=files)
 
 
+def _transfer_options(options: GetOptions) -> TransferOptions:
+    return TransferOptions(
+        connections=options.connections,
+        limit_rate=options.limit_rate,
+        patience=_patience(options),
+        lock_timeout_s=options.lock_timeout_s,
+        offline=options.offline,
+    )
+
+
 def _patience(options: GetOptions) -> Patience:
     attempts = max(1, options.retries)
     return replace(PATIENT, attempts=attempts, suspect_attempts=min(attempts, PATIENT.suspect_attempts))
+
+
+def _observe(layout: Layout, manifest: Manifest, files: tuple[RemoteFile, ...]) -> dict[RepoPath, Seen]:
+    """Return what lies on disk; paths that this disk takes for one another can none of them be written."""
+    seen = dict(layout.observe(manifest, files))
+    collisions = case_collisions(files)
+    if collisions and folds_case(layout.target):
+        for group in collisions:
+            for path in group:
+                others = ", ".join(f"`{other}`" for other in group if other != path)
+                seen[path] = replace(seen.get(path, Seen()), obstacle=f"this disk takes it for {others}")
+    return seen
 
 
 def _planned(plan: Plan, files: int, size: int) -> events.Planned:
@@ -235,20 +248,15 @@ def _preflight(plan: Plan, disk: Disk, area: Path) -> None:
         )
 
 
-def _absent_offline(plan: Plan) -> tuple[Outcome, ...]:
-    """Return the outcomes of a run that may not ask the network for what is missing."""
-    outcomes = [
-        Outcome(path=file.path, size=file.size, kind=OutcomeKind.ABSENT, detail="not on this disk, and offline")
-        for fetch in plan.fetches
-        for file in fetch.files
-    ]
-    outcomes += [Outcome(path=keep.file.path, size=keep.file.size, kind=OutcomeKind.KEPT) for keep in plan.keeps]
-    return tuple(outcomes)
-
-
 def _gravest(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error that the caller should hear of: one of ours where there is one, else the group itself."""
-    ours, _ = group.split(FetchverifyError)
-    while isinstance(ours, BaseExceptionGroup):
-        ours = max(ours.exceptions, key=lambda error: isinstance(error, DiskError))  # type: ignore[assignment]
-    return group if ours is None else ours
+    ours = [error for error in _leaves(group) if isinstance(error, FetchverifyError)]
+    return max(ours, key=lambda error: isinstance(error, DiskError), default=group)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

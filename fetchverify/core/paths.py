@@ -2,8 +2,8 @@
 
 `check_path` and `check_files` refuse what is hostile everywhere: then the whole listing is distrusted. `obstacle` names
 what only some target cannot take (Windows, a plain folder with bookkeeping in it): that is one file's trouble. Honest
-repos hold names that Windows cannot: `details_harness|arc:challenge|25_2023-07-19T16:58:18.parquet`, or `con.csv` (a
-language, ISO 639-3) beside `fra.csv`; refusing those everywhere would refuse the repos.
+repos hold names that Windows cannot, such as `con.csv` (a language, ISO 639-3) beside `fra.csv`: such a file is refused
+alone, and the rest of its repo is not.
 """
 
 from __future__ import annotations
@@ -124,6 +124,9 @@ def case_collisions(files: Iterable[RemoteFile]) -> tuple[tuple[RepoPath, ...], 
 def obstacle(path: str, *, windows: bool = False, folder: bool = False) -> str | None:
     """Return why a path that passed `check_path` cannot be written to this target, for people; None where it can.
 
+    Names that Windows bends into others (a device, a dropped end) are refused everywhere: a snapshot that a shared
+    disk or an archive carries there would be another one.
+
     Args:
         path: the file.
         windows: the target is a Windows disk.
@@ -132,14 +135,12 @@ def obstacle(path: str, *, windows: bool = False, folder: bool = False) -> str |
     if folder and _folded(path).split("/")[:2] == [".cache", "huggingface"]:
         # Repos hold such files by accident (an uploaded `--local-dir`); here they would speak for other files.
         return "it would lie among the hub client's own records (`.cache/huggingface`)"
-    if not windows:
-        return None
     for component in path.split("/"):
         if _RESERVED.fullmatch(component):
             return f"`{shown(component)}` is a device on Windows"
         if component[-1] in ". ":
             return f"Windows drops the end of `{shown(component)}`"
-        if _NOT_ON_WINDOWS.search(component):
+        if windows and _NOT_ON_WINDOWS.search(component):
             return f"Windows has no names like `{shown(component)}`"
     return None
 

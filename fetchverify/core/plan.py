@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from fetchverify.core.manifest import Digest, RemoteFile, RepoPath
+from fetchverify.core.paths import obstacle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,8 +152,9 @@ def plan_fetch(
         right_size = published is not None and published.size == file.size
         # Bytes of another length cannot be the file: not even worth a hash.
         copies = tuple(sorted((c for c in what.copies if c.size == file.size), key=lambda c: not c.proved))
-        if what.obstacle is not None:
-            refusals.append(Refuse(file=file, why=what.obstacle))
+        why = what.obstacle or obstacle(file.path, folder=copies_cost_space)
+        if why is not None:
+            refusals.append(Refuse(file=file, why=why))
         elif force:
             wanted.setdefault(file.digest, []).append((file, what))
         elif published is not None and right_size and what.linked_right:

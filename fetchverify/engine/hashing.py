@@ -23,7 +23,7 @@ _WAKE_S = 1.0
 def new_hash(digest: Digest, size: int) -> hashlib._Hash:
     """Return a hash object that yields `digest.hex` when fed the file's `size` bytes.
 
-    Source: git hashes `blob <len>\\0` before the content (gitformat-pack, "object names").
+    Source: git hashes `blob`, the length and a NUL before the content (`git hash-object`).
     """
     if digest.algo == "sha256":
         return hashlib.sha256()
@@ -124,7 +124,7 @@ class InOrderHash:
         """Consume until the last byte; return the digest in hex, or None where stopped.
 
         Raises:
-            OSError: the partial could not be read.
+            DiskError: the partial could not be read.
         """
         scratch = memoryview(bytearray(BUFFER_SIZE))
         while self.frontier < self._tiling.size:

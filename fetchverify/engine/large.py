@@ -1,5 +1,4 @@
-"""One large file from its first missing block to a proved partial: lines, hasher, retries; publishing is left to
-`transfer`."""
+"""One large file from its first missing block to a proved partial; publishing is left to `transfer`."""
 
 from __future__ import annotations
 

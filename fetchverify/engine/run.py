@@ -30,12 +30,14 @@ class TransferOptions:
         limit_rate: bytes per second over all connections, or None.
         patience: how often and how long to try without a byte of progress.
         lock_timeout_s: how long to wait for another process's lock; None waits for ever, and says so.
+        offline: use what is on this disk; what would have to be fetched is absent.
     """
 
     connections: int = 16
     limit_rate: int | None = None
     patience: Patience = PATIENT
     lock_timeout_s: float | None = None
+    offline: bool = False
 
 
 class Run:

@@ -74,7 +74,11 @@ class Transfer:
                 group.start_soon(self._abort_when_cancelled)
                 group.start_soon(self._show_progress)
                 extra = await self._use_what_is_there(plan)
-                await self._fetch_all([*plan.fetches, *extra])
+                if self.run.options.offline:
+                    for fetch in [*plan.fetches, *extra]:
+                        self._fail_all(fetch, OutcomeKind.ABSENT, 0, "not on this disk, or not right, and offline")
+                else:
+                    await self._fetch_all([*plan.fetches, *extra])
                 group.cancel_scope.cancel()
         finally:
             self.run.client.close()

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from mock_server import MiB, MockHub, Seeded, World
+from mock_server.world import FileValue
 
-NESTED = {
+NESTED: dict[str, FileValue | None] = {
     "config.json": b'{"model_type": "llama"}\n',
     "empty.txt": b"",
     "weights/shard-00001.safetensors": Seeded(9 * MiB, seed="one"),
@@ -75,7 +76,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.relative_to(folder).parts[0][0] != "."}
 
 
-EXPECTED = {name: value if isinstance(value, bytes) else value.read(0, value.size) for name, value in NESTED.items()}
+EXPECTED = {name: value.read(0, value.size) if isinstance(value, Seeded) else value for name, value in NESTED.items()}
 
 
 @pytest.mark.parametrize(("kind", "repo_id"), REPOS, ids=[repo_id.replace("/", "-") for _, repo_id in REPOS])

@@ -15,15 +15,17 @@ from pathlib import Path
 import pytest
 
 from mock_server import MiB, MockHub, Seeded, Trickle, World
+from mock_server.world import FileValue
 
 SIZE = 96 * MiB
 BLOCK = 8 * MiB
+FILES: dict[str, FileValue | None] = {"config.json": b"{}\n", "w.bin": Seeded(SIZE, seed="w")}
 
 
 @pytest.fixture
 def hub() -> Iterator[MockHub]:
     world = World()
-    world.add("org/model", {"config.json": b"{}\n", "w.bin": Seeded(SIZE, seed="w")})
+    world.add("org/model", FILES)
     with MockHub(world) as running:
         yield running
 

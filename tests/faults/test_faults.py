@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,10 @@ import pytest
 
 from fetchverify.commands.get import GetOptions, run
 from fetchverify.core.report import OutcomeKind, Report
-from fetchverify.events import Event, Note
+from fetchverify.events import Event
+from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache
 from fetchverify.store.quarantine import Quarantine
-from fetchverify.store.disk import Disk
 from mock_server import (
     ChangeContent,
     ChangeEtag,
@@ -43,24 +43,25 @@ from mock_server import (
     Seeded,
     SetHeaders,
     Shorten,
-    Stall,
     Status,
     Swap,
     Trickle,
     World,
     WrongContentRange,
 )
+from mock_server.world import FileValue
 
 pytestmark = pytest.mark.anyio
 
 CONFIG = b'{"architectures": ["LlamaForCausalLM"]}\n'
 BIG = Seeded(20 * MiB, seed="w")
 LIE = "9" * 64
+FILES: dict[str, FileValue | None] = {"config.json": CONFIG, "w.bin": BIG, "tiny.bin": b"x" * 5000}
 
 
 def a_world() -> World:
     world = World()
-    world.add("org/model", {"config.json": CONFIG, "w.bin": BIG, "tiny.bin": b"x" * 5000})
+    world.add("org/model", FILES)
     return world
 
 
@@ -149,15 +150,30 @@ ONCE = [
     healed("a small LFS file's signature expired", on(Expire(), path="tiny.bin", route="cdn"), file="tiny.bin"),
 ]
 
+
+def lie(headers: dict[str, str], **match: object) -> Rule:
+    return on(SetHeaders(headers=headers), "every", **match)
+
+
 ALWAYS = [
     fails("a byte flipped always", 1, CORRUPT, on(Flip(offset=9 * MiB), "every")),
     fails("strange bytes always", 1, CORRUPT, on(Swap(), "every")),
-    fails("a small file flipped always", 1, CORRUPT, on(Flip(offset=3), "every", path="config.json"), file="config.json"),
-    fails("another digest in X-Linked-Etag", 1, CONTRADICTED, on(SetHeaders(headers={"X-Linked-Etag": f'"{LIE}"'}), "every", route="resolve")),
-    fails("another size in X-Linked-Size", 1, CONTRADICTED, on(SetHeaders(headers={"X-Linked-Size": "7"}), "every", route="resolve")),
-    fails("another commit in X-Repo-Commit", 1, CONTRADICTED, on(SetHeaders(headers={"X-Repo-Commit": "8" * 40}), "every", route="resolve")),
-    fails("a small file's other ETag", 1, CONTRADICTED, on(SetHeaders(headers={"ETag": f'"{"8" * 40}"'}), "every", path="config.json"), file="config.json"),
-    fails("404 from the resolver", 3, ABSENT, on(Status(code=404, error_code="EntryNotFound"), "every", route="resolve")),
+    fails(
+        "a small file flipped always", 1, CORRUPT, on(Flip(offset=3), "every", path="config.json"), file="config.json"
+    ),
+    fails("another digest in X-Linked-Etag", 1, CONTRADICTED, lie({"X-Linked-Etag": f'"{LIE}"'}, route="resolve")),
+    fails("another size in X-Linked-Size", 1, CONTRADICTED, lie({"X-Linked-Size": "7"}, route="resolve")),
+    fails("another commit in X-Repo-Commit", 1, CONTRADICTED, lie({"X-Repo-Commit": "8" * 40}, route="resolve")),
+    fails(
+        "a small file's other ETag",
+        1,
+        CONTRADICTED,
+        lie({"ETag": f'"{"8" * 40}"'}, path="config.json"),
+        file="config.json",
+    ),
+    fails(
+        "404 from the resolver", 3, ABSENT, on(Status(code=404, error_code="EntryNotFound"), "every", route="resolve")
+    ),
     fails("401 from the resolver", 3, DENIED, on(Status(code=401), "every", route="resolve")),
     fails("403 from the resolver", 3, DENIED, on(Status(code=403, error_code="GatedRepo"), "every", route="resolve")),
     fails("500 always", 4, UNREACHABLE, on(Status(code=500), "every", route="cdn")),
@@ -166,7 +182,7 @@ ALWAYS = [
     fails("gzip always", 4, UNREACHABLE, on(Gzip(), "every")),
     fails("a Content-Range that is always off", 4, UNREACHABLE, on(WrongContentRange(), "every")),
     fails("a redirect loop", 4, UNREACHABLE, on(RedirectLoop(), "every", route="cdn")),
-]  # fmt: skip
+]
 
 
 def names(cases: list[Case]) -> list[str]:

@@ -80,7 +80,7 @@ def test_a_journal_of_another_file_vouches_for_nothing(tiling: Tiling, key: str)
 
 @given(st.sets(st.integers(0, 30)), st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=60))
 def test_each_block_has_one_writer_and_none_is_forgotten(missing: set[int], turns: list[tuple[int, bool]]) -> None:
-    tickets, out, landed = Tickets(missing), [], set[int]()
+    tickets, out, landed = Tickets(missing), list[tuple[int, ...]](), set[int]()
     for most, lands in turns:
         taken = tickets.take(most)
         assert list(taken) == list(range(taken[0], taken[0] + len(taken))) if taken else True

@@ -9,9 +9,7 @@ MiB = 1 << 20
 
 
 def a_file(path: str, size: int = 10 * MiB, digit: str = "a") -> RemoteFile:
-    return RemoteFile(
-        path=RepoPath(path), size=size, digest=Digest(algo="sha256", hex=digit * 64), blob_id=digit * 40
-    )
+    return RemoteFile(path=RepoPath(path), size=size, digest=Digest(algo="sha256", hex=digit * 64), blob_id=digit * 40)
 
 
 def a_copy(where: str = "/blobs/a", size: int = 10 * MiB, proved: bool = True) -> Copy:

@@ -32,9 +32,7 @@ class Disk:
 
 def a_hasher(disk: Disk, tiling: Tiling, earlier: dict[int, bytes], pool: BufferPool, rotted: list[int]) -> InOrderHash:
     digest = Digest(algo="sha256", hex="0" * 64)
-    return InOrderHash(
-        digest, tiling, read_into=disk.read_into, block_hashes=earlier, pool=pool, rotted=rotted.append
-    )
+    return InOrderHash(digest, tiling, read_into=disk.read_into, block_hashes=earlier, pool=pool, rotted=rotted.append)
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.randoms(use_true_random=False), st.integers(0, 3))

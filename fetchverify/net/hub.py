@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -453,17 +454,32 @@ class _BodyError(Exception):
 async def _read_bounded(response: httpx.Response, most: int) -> bytes:
     """Return the body, decoded; neither an endless nor a compressed bomb eats the memory.
 
-    Decoded here and not by httpx: 64 KiB of zstd can hold gigabytes, and httpx decodes a chunk at once.
-
     Raises:
         _BodyError: it is longer than `most`, or in a coding that was not asked for.
     """
-    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    chunks = response.aiter_raw()
+    try:
+        return await _decoded(chunks, response.headers.get("content-encoding", "identity"), most)
+    except _BodyError:
+        # httpx nests generators that only end by being read to their end; on a closed connection that is near.
+        await response.aclose()
+        with suppress(Exception):
+            async for _ in chunks:
+                pass
+        raise
+
+
+async def _decoded(chunks: AsyncIterator[bytes], coding: str, most: int) -> bytes:
+    """Return the chunks as one body.
+
+    Decoded here and not by httpx: 64 KiB of zstd can hold gigabytes, and httpx decodes a chunk at once.
+    """
+    coding = coding.strip().lower()
     if coding not in ("", "identity", "gzip", "x-gzip"):
         raise _BodyError(Reason.ENCODED, f"the answer is `{shown(coding, 40)}`, which was not asked for")
     unzip = zlib.decompressobj(wbits=31) if "gzip" in coding else None
     body = bytearray()
-    async for chunk in response.aiter_raw():
+    async for chunk in chunks:
         try:
             # One byte more than allowed shows that there is more.
             body += chunk if unzip is None else unzip.decompress(chunk, most + 1 - len(body))

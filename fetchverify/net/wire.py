@@ -85,7 +85,7 @@ class Endpoint:
 
 
 def _checked_address(text: str) -> str:
-    address = text.strip().rstrip("/")
+    address = text.strip()
     if "://" not in address:
         address = f"https://{address}"
     if not _is_address(address):
@@ -94,7 +94,7 @@ def _checked_address(text: str) -> str:
             hint="for example `--endpoint https://huggingface.co`, without user, password or query",
         )
     parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 
 
 def _is_address(address: str) -> bool:
@@ -272,9 +272,8 @@ def failure_from(error: Exception, *, host: str | None = None) -> Failure:
     told = next((text for link in links if (text := str(link).strip())), type(error).__name__)
     for link in links:
         if isinstance(link, ssl.SSLCertVerificationError):
-            return Failure(
-                reason=Reason.TLS, detail=redact_text(f"certificate refused: {link.verify_message}"), host=host
-            )
+            why = getattr(link, "verify_message", None) or link
+            return Failure(reason=Reason.TLS, detail=redact_text(f"certificate refused: {why}"), host=host)
     for link in links:
         if isinstance(link, socket.gaierror):
             # Also where the name does not exist: after resuming a laptop, that is what resolvers say for seconds.

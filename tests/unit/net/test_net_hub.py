@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from fetchverify import events
 from fetchverify.core.manifest import Commit, Manifest, RemoteFile, RepoKind, RepoPath, RepoRef
@@ -459,3 +462,39 @@ async def test_what_a_head_says(client: Client, world: World) -> None:
         found = [await hub.head(ref(), commit, RepoPath(path)) for path, *_ in promised(world)]
     assert promised(world) == told(tuple(found))
     assert hub.requests == 3
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def secure(world: World, authority: trustme.CA) -> Iterator[MockHub]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    with MockHub(world, ssl_context=context) as hub:
+        yield hub
+
+
+async def test_the_certificates_of_a_company_are_trusted_when_named(
+    secure: MockHub, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind an intercepting proxy nothing works without."""
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    async with Client(secure.endpoint)() as hub:
+        assert len((await hub.manifest(ref())).files) == 3
+
+
+async def test_a_strange_certificate_ends_the_run_at_once(secure: MockHub) -> None:
+    """Asking again does not make it trusted; the hint names the way."""
+    client = Client(secure.endpoint)
+    error = await fails(client)
+    assert isinstance(error, NetworkError)
+    assert "certificate refused" in error.message
+    assert "SSL_CERT_FILE" in (error.hint or "")
+    assert client.slept == []

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
-# A request that spans two blocks halves the requests, and stays short enough that a slow connection holds
-# little back (8 to 16 MiB a segment: the shape the engine's figures were measured with).
-SEGMENT_BLOCKS = 2
-
 
 class Tickets:
     """Hands out each missing block to one writer at a time, in file order; not thread-safe, lives on the loop."""
@@ -17,16 +13,16 @@ class Tickets:
         self._out: set[int] = set()
 
     @property
-    def exhausted(self) -> bool:
-        """True where no block is left to hand out; some may still be on their way."""
-        return not self._free
+    def free(self) -> int:
+        """Blocks that nobody has; others may still be on their way."""
+        return len(self._free)
 
     @property
     def done(self) -> bool:
         """True where every block landed."""
         return not self._free and not self._out
 
-    def take(self, most: int = SEGMENT_BLOCKS, *, begun: Container[int] = ()) -> tuple[int, ...]:
+    def take(self, most: int, *, begun: Container[int] = ()) -> tuple[int, ...]:
         """Return the first free blocks that neighbour each other, `most` at the most; empty where none is free.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 
 import xxhash
@@ -27,6 +28,74 @@ class BlockWork:
     block: Block
     position: int
     check: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
+
+
+class Segment:
+    """Neighbouring blocks that one request asks for; its end may be taken away while it runs.
+
+    Attributes:
+        indexes: blocks that are its own, ascending.
+        landed: how many of them are on disk with their record.
+        size: bytes that it asks for, at the most.
+        received: bytes that came for it.
+        dropped: its connection was given up; what is missing is asked for elsewhere.
+        body: what its thread reads from, while it does.
+    """
+
+    def __init__(self, indexes: tuple[int, ...], tiling: Tiling, *, start: int, whole: bool) -> None:
+        self.indexes = list(indexes)
+        self._tiling = tiling
+        self.size = tiling.block(indexes[-1]).stop - start
+        self.whole = whole
+        self.landed = 0
+        self.received = 0
+        self.began = time.monotonic()
+        self.dropped = False
+        self.body: Body | None = None
+        self._next = 0
+        self._lock = threading.Lock()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was handed out."""
+        return time.monotonic() - self.began
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second so far."""
+        return self.received / max(self.age_s, 1e-3)
+
+    @property
+    def rest_s(self) -> float:
+        """Seconds that the rest will take at this rate."""
+        return (self.size - self.received) / max(self.rate, 1.0)
+
+    def next(self) -> int | None:
+        """Return the next block to write; from now on nobody takes it away."""
+        with self._lock:
+            if self._next == len(self.indexes):
+                return None
+            self._next += 1
+            return self.indexes[self._next - 1]
+
+    def drop(self) -> None:
+        """Give its connection up; what came through it stays."""
+        self.dropped = True
+        if self.body is not None:
+            self.body.abort()
+
+    def split(self) -> tuple[int, ...]:
+        """Take the later half of the blocks that were not begun yet, at least one, and return them."""
+        with self._lock:
+            # The first block is its own from the start, though its thread may not have come to it yet.
+            waiting = len(self.indexes) - max(1, self._next)
+            if waiting <= 0 or self.whole:
+                return ()
+            cut = len(self.indexes) - (waiting + 1) // 2
+            taken = tuple(self.indexes[cut:])
+            del self.indexes[cut:]
+            self.size -= sum(len(self._tiling.block(index)) for index in taken)
+            return taken
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,76 +129,53 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pumped:
-    """How a request ended: which of its blocks landed, how many bytes came, and what went wrong (None: nothing)."""
+class Means:
+    """What every pump of a run works with."""
 
-    landed: tuple[int, ...]
-    progressed: bool
-    failure: Failure | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Means:
-    """What a pump works with."""
-
+    client: ByteClient
     pool: BufferPool
     pace: Pace
-    spare: memoryview
 
 
-def pump(
-    client: ByteClient,
-    pool: BufferPool,
-    pace: Pace,
-    download: Download,
-    source: Source,
-    indexes: tuple[int, ...],
-    *,
-    whole: bool,
-) -> Pumped:
-    """Fetch neighbouring blocks in one request; blocks the thread until they landed or the request failed.
+def pump(means: Means, download: Download, source: Source, segment: Segment) -> Failure | None:
+    """Fetch a segment's blocks in one request; blocks the thread until they landed or the request failed.
 
-    Args:
-        client: asks the Hub or its CDN.
-        pool: buffers of the run.
-        pace: cap of the run.
-        download: the file.
-        source: where its bytes lie.
-        indexes: ascending, neighbours, nobody else's; with `whole`, every missing block of the file.
-        whole: the server ignores ranges: read one stream from the first byte and pass over what is there already.
+    Where the segment is `whole`, the server ignores ranges: one stream is read from the first byte, and what is on
+    disk already is passed over.
 
     Raises:
         DiskError: the bytes could not be kept.
     """
-    landed: list[int] = []
-    works = [(index, download.work(index)) for index in indexes]
-    before = sum(work.position for _, work in works)
-    span = None if whole else Block(works[0][1].position, works[-1][1].block.stop)
-    means = _Means(pool, pace, memoryview(bytearray(BUFFER_SIZE)))
-    failure: Failure | None = None
+    spare = memoryview(bytearray(BUFFER_SIZE))
+    first = download.work(segment.indexes[0])
+    span = None if segment.whole else Block(first.position, download.tiling.block(segment.indexes[-1]).stop)
+    at = 0 if span is None else span.start
     try:
-        with client.open(download.manifest, download.file, source, span) as body:
-            at = 0 if span is None else span.start
-            for index, work in works:
-                at = _pass_over(body, means.spare, at, work.position)
+        with means.client.open(download.manifest, download.file, source, span) as body:
+            segment.body = body
+            while (index := segment.next()) is not None:
+                work = download.work(index)
+                at = _pass_over(body, spare, at, work.position)
                 while work.position < work.block.stop:
-                    at += _land_piece(means, download, work, body)
+                    at += _land_piece(means, download, segment, work, body, spare)
                 download.partial.record(index, work.check.digest())
-                landed.append(index)
-            if span is not None:
+                del download.works[index]
+                segment.landed += 1
+            if span is not None and at == span.stop:
                 body.finish()
     except TransferError as error:
-        failure = error.failure
-    for index in landed:
-        del download.works[index]
-    progressed = sum(work.position for _, work in works) > before
-    return Pumped(landed=tuple(landed), progressed=progressed, failure=failure)
+        return error.failure
+    finally:
+        segment.body = None
+    return None
 
 
-def _land_piece(means: _Means, download: Download, work: BlockWork, body: Body) -> int:
+def _land_piece(
+    means: Means, download: Download, segment: Segment, work: BlockWork, body: Body, spare: memoryview
+) -> int:
     """Read one buffer, write it, hand it to the hasher; return its length in bytes."""
     buffer = means.pool.take()
-    into = means.spare if buffer is None else buffer
+    into = spare if buffer is None else buffer
     most = means.pace.piece(min(BUFFER_SIZE, work.block.stop - work.position))
     try:
         count = body.fill(into[:most])
@@ -146,6 +192,7 @@ def _land_piece(means: _Means, download: Download, work: BlockWork, body: Body) 
     elif not download.hasher.offer(work.position, buffer, count):
         means.pool.give(buffer)
     work.position += count
+    segment.received += count
     download.count(count)
     means.pace.spend(count)
     return count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
 import anyio.from_thread
 import anyio.to_thread
@@ -10,13 +12,15 @@ from fetchverify import events
 from fetchverify.core.manifest import RemoteFile
 from fetchverify.core.retry import Failure, OneStream, ReResolve, Stop
 from fetchverify.core.tickets import Tickets
-from fetchverify.engine.fetch import Download, Pumped, pump
+from fetchverify.engine.fetch import Download, Segment, pump
 from fetchverify.engine.hashing import InOrderHash
 from fetchverify.engine.run import Run
 from fetchverify.net.transport import Source, TransferError
 from fetchverify.store.partial import Partial
 
 _SYNC_EVERY_S = 1.0
+_WORTH_A_SPLIT_S = 1.0
+_LOOK_AGAIN_S = 0.25  # whether a connection became slow enough to take blocks from
 
 
 class LargeFile:
@@ -30,9 +34,10 @@ class LargeFile:
         self._locating = anyio.Lock()
         self._wake = anyio.Event()
         self._attempt = 0
+        self._judged_at = 0.0
         self._progress_at = anyio.current_time()
         self._whole = False
-        self._in_flight = 0
+        self._segments: set[Segment] = set()
         self._finished = False
         self.failure: Failure | None = None
         self.download = Download(
@@ -45,7 +50,7 @@ class LargeFile:
                 partial.tiling,
                 read_into=partial.read_into,
                 block_hashes=partial.landed.hashes,
-                pool=run.pool,
+                pool=run.means.pool,
                 rotted=self._rotted,
             ),
         )
@@ -75,47 +80,75 @@ class LargeFile:
 
     async def _follow_tickets(self) -> None:
         while self.failure is None:
-            if indexes := self._take():
-                self._in_flight += 1
-                await self._fetch(indexes)
-                self._in_flight -= 1
-                self._notify()
-            else:
-                await self._wake.wait()
+            failure, source, began = None, self._source, time.monotonic()
+            # First a slot, then the blocks: what waits for a slot must not sit on the blocks that come next.
+            async with self._run.slots:
+                indexes = self._take()
+                if indexes:
+                    began = time.monotonic()
+                    failure, source = await self._fetch(self._segment(indexes))
+            self._notify()
+            if failure is not None:
+                await self._judge(failure, source, began)
+            elif not indexes:
+                with anyio.move_on_after(_LOOK_AGAIN_S):
+                    await self._wake.wait()
+
+    def _segment(self, indexes: tuple[int, ...]) -> Segment:
+        begun = self.download.works.get(indexes[0])
+        tiling = self._partial.tiling
+        start = tiling.block(indexes[0]).start if begun is None else begun.position
+        return Segment(indexes, tiling, start=start, whole=self._whole)
 
     def _take(self) -> tuple[int, ...]:
-        if not self._whole:
-            return self._tickets.take(begun=self.download.works)
-        return () if self._in_flight else self._tickets.take(self._partial.tiling.count)
+        """Return the blocks that the next request should span; empty where there is nothing to do for now."""
+        if self._whole:
+            return () if self._segments else self._tickets.take(self._partial.tiling.count)
+        if self._tickets.free:
+            most = self._run.segment_blocks(self._partial.tiling.block_size, self._tickets.free)
+            return self._tickets.take(most, begun=self.download.works)
+        return self._take_from_the_slowest()
 
-    async def _fetch(self, indexes: tuple[int, ...]) -> None:
-        """Make one request for these blocks, and judge how it ended."""
-        whole, source = self._whole, self._source
+    def _take_from_the_slowest(self) -> tuple[int, ...]:
+        """Return blocks that wait behind a slow connection while this one has nothing to do: the endgame."""
+        for segment in sorted(self._segments, key=lambda one: one.rest_s, reverse=True):
+            # What its connection has in flight is lost with the rest of the request: it must be worth that.
+            worth_it = segment.age_s > _WORTH_A_SPLIT_S and segment.rest_s > _WORTH_A_SPLIT_S
+            if worth_it and (taken := segment.split()):
+                return taken
+        return ()
+
+    async def _fetch(self, segment: Segment) -> tuple[Failure | None, Source | None]:
+        """Make one request for these blocks; return what went wrong, and with which address."""
+        source, failure = self._source, None
+        self._segments.add(segment)
+        self._run.enter(segment)
         try:
-            if source is None:
-                source = await self._locate()
-            pumped = await anyio.to_thread.run_sync(
-                lambda: pump(
-                    self._run.client, self._run.pool, self._run.pace, self.download, source, indexes, whole=whole
-                ),
-                limiter=self._run.slots,
+            source = source or await self._locate()
+            failure = await anyio.to_thread.run_sync(
+                pump, self._run.means, self.download, source, segment, limiter=self._run.threads
             )
         except TransferError as error:
-            pumped = Pumped(landed=(), progressed=False, failure=error.failure)
-        for index in pumped.landed:
+            failure = error.failure
+        finally:
+            self._segments.discard(segment)
+            self._run.leave(segment)
+        for index in segment.indexes[: segment.landed]:
             self._tickets.landed(index)
-        left = [index for index in indexes if index not in pumped.landed]
-        if pumped.progressed:
-            self._attempt, self._progress_at = 0, anyio.current_time()
-        if pumped.failure is not None and left:
-            await self._judge(pumped.failure, source)
+        left = segment.indexes[segment.landed :]
         for index in left:
             self._tickets.give_back(index)
+        if segment.received:
+            self._attempt, self._progress_at = 0, anyio.current_time()
+        return (failure if left and not segment.dropped else None), source
 
-    async def _judge(self, failure: Failure, source: Source | None) -> None:
-        self._attempt += 1
+    async def _judge(self, failure: Failure, source: Source | None, began: float) -> None:
+        # Sixteen connections that fail together are one attempt, not sixteen.
+        if began >= self._judged_at:
+            self._attempt += 1
+            self._judged_at = time.monotonic()
         quiet_s = anyio.current_time() - self._progress_at
-        match await self._run.judge(self.download.file.path, failure, self._attempt, quiet_s):
+        match await self._run.judge(self.download.file.path, failure, max(1, self._attempt), quiet_s):
             case ReResolve():
                 if self._source is source:
                     self._source = None
@@ -129,11 +162,12 @@ class LargeFile:
         async with self._locating:
             if self._source is None:
                 self._source = await anyio.to_thread.run_sync(
-                    self._run.client.locate,
+                    self._run.means.client.locate,
                     self.download.manifest,
                     self.download.file,
-                    limiter=self._run.slots,
+                    limiter=self._run.threads,
                 )
+                self._run.begin_flow()
             return self._source
 
     def _rotted(self, index: int) -> None:

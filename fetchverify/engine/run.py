@@ -5,20 +5,26 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import statistics
 from dataclasses import dataclass
 
 import anyio
 
 from fetchverify import events
+from fetchverify.core.flow import Flow, first_connections, laggards, segment_blocks
 from fetchverify.core.manifest import Manifest
-from fetchverify.core.retry import PATIENT, Failure, Patience, Stop, Verdict, decide
+from fetchverify.core.retry import PATIENT, Failure, Patience, Reason, Stop, Verdict, decide
 from fetchverify.engine.audit import Auditor
+from fetchverify.engine.fetch import Means, Segment
 from fetchverify.engine.hashing import BufferPool, InOrderHash
 from fetchverify.engine.pace import Pace
 from fetchverify.net.transport import ByteClient
 from fetchverify.net.wire import Endpoint
 
 _POOL_BUFFERS = 64  # MiB; the whole process stays below 150 MiB
+_MOST_SMALL = 32  # 200 files of 10 KB at a round trip of 50 ms: 0.63 s, against 11 s one by one
+_STEER_EVERY_S = 0.1
+_GRACE_S = 2.0  # a connection may take this long to come to speed before it is held against its peers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +50,10 @@ class Run:
     """The shared state of one transfer; lives on the event loop, `abort` and the counters may be used from threads.
 
     Attributes:
-        slots: requests under way at once, over all files; also the limit of the threads that carry them.
+        small_slots: requests for small files under way at once; also the limit of the threads that carry them.
+        slots: requests for segments of large files under way at once; follows what the line bears.
+        threads: those that carry them.
+        segments: requests for segments under way.
         hashers: hashing threads at once, one a core: more would only share the cores.
         active: hashers at work, which `abort` has to stop.
         bytes_fetched: bytes that came over the network, good or bad.
@@ -56,13 +65,18 @@ class Run:
         self.options = options
         self.emit = emit
         self._requests = itertools.count()
-        self.client = ByteClient(endpoint, connections=options.connections, count=lambda: next(self._requests))
-        self.pool = BufferPool(_POOL_BUFFERS)
-        self.pace = Pace(options.limit_rate)
+        small = min(2 * options.connections, _MOST_SMALL)
+        client = ByteClient(endpoint, connections=small + options.connections, count=lambda: next(self._requests))
+        self.means = Means(client=client, pool=BufferPool(_POOL_BUFFERS), pace=Pace(options.limit_rate))
         self.auditor = Auditor()
-        self.slots = anyio.CapacityLimiter(options.connections)
+        self.small_slots = anyio.CapacityLimiter(small)
+        self.threads = anyio.CapacityLimiter(options.connections)
+        self.slots = anyio.CapacityLimiter(min(2, options.connections))
         self.hashers = anyio.CapacityLimiter(cores)
         self.active: set[InOrderHash] = set()
+        self.segments: set[Segment] = set()
+        self._flow: Flow | None = None
+        self._ended = 0  # bytes of segments that are no longer in `segments`
         self.retries = 0
         self.bytes_fetched = 0
 
@@ -73,11 +87,47 @@ class Run:
 
     def abort(self) -> None:
         """Wake every thread of this run; what it wrote so far is kept."""
-        self.client.abort()
-        self.pace.stop()
+        self.means.client.abort()
+        self.means.pace.stop()
         self.auditor.stop()
         for hasher in tuple(self.active):
             hasher.stop()
+
+    def begin_flow(self) -> None:
+        """Choose how many connections to begin with, once the line's round trip is known."""
+        if self._flow is None:
+            most = self.options.connections
+            first = first_connections(self.means.client.round_trip_s, most)
+            self._flow = Flow(first=first, most=most, now=anyio.current_time())
+            self.slots.total_tokens = first
+
+    def enter(self, segment: Segment) -> None:
+        """Watch a request for a segment."""
+        self.segments.add(segment)
+
+    def leave(self, segment: Segment) -> None:
+        """End the watch."""
+        self.segments.discard(segment)
+        self._ended += segment.received
+
+    def _received(self) -> int:
+        return self._ended + sum(segment.received for segment in self.segments)
+
+    def segment_blocks(self, block_size: int, free: int) -> int:
+        """Return how many blocks the next request should span."""
+        rates = [segment.rate for segment in self.segments if segment.received]
+        line_rate = statistics.median(rates) if rates else 0.0
+        lines = int(self.slots.total_tokens)
+        return segment_blocks(self.means.client.round_trip_s, line_rate, block_size, free, lines)
+
+    async def steer(self) -> None:
+        """Add and take away connections as the line answers, and give up those that fall far behind; never ends."""
+        while True:
+            await anyio.sleep(_STEER_EVERY_S)
+            if self._flow is not None:
+                self.slots.total_tokens = self._flow.tick(anyio.current_time(), self._received())
+            for segment in laggards({one: (one.rate, one.rest_s) for one in self.segments if one.age_s > _GRACE_S}):
+                segment.drop()
 
     async def judge(self, path: str, failure: Failure, attempt: int, quiet_s: float) -> Verdict:
         """Decide what follows a failure, tell it, and wait as long as it takes.
@@ -93,6 +143,10 @@ class Run:
         verdict = decide(failure, attempt=attempt, elapsed_s=quiet_s, jitter=jitter, patience=patience)
         if not isinstance(verdict, Stop):
             self.retries += 1
+            if self._flow is not None and (failure.reason is Reason.TIMEOUT or failure.reason is Reason.BAD_STATUS):
+                self.slots.total_tokens = self._flow.trouble(anyio.current_time())
+            if failure.status == 429:
+                self.small_slots.total_tokens = max(1, self.small_slots.total_tokens // 2)
             wait_s = getattr(verdict, "wait_s", 0.0)
             self.emit(events.Retrying(path=path, reason=failure.summary, attempt=attempt, wait_s=round(wait_s, 3)))
             await anyio.sleep(wait_s)

@@ -18,7 +18,7 @@ async def fetch_small(run: Run, file: RemoteFile) -> bytes | Failure:
         return b""  # a range of nothing cannot be asked for; the digest still has to match
     attempt, began = 0, anyio.current_time()
     while True:
-        content = await anyio.to_thread.run_sync(_get, run, file, limiter=run.slots)
+        content = await anyio.to_thread.run_sync(_get, run, file, limiter=run.small_slots)
         if not isinstance(content, Failure):
             run.bytes_fetched += len(content)
             return content
@@ -30,10 +30,10 @@ async def fetch_small(run: Run, file: RemoteFile) -> bytes | Failure:
 def _get(run: Run, file: RemoteFile) -> bytes | Failure:
     content, done = memoryview(bytearray(file.size)), 0
     try:
-        with run.client.open(run.manifest, file, None, Block(0, file.size)) as body:
+        with run.means.client.open(run.manifest, file, None, Block(0, file.size)) as body:
             while done < file.size:
-                count = body.fill(content[done : done + run.pace.piece(file.size)])
-                run.pace.spend(count)
+                count = body.fill(content[done : done + run.means.pace.piece(file.size)])
+                run.means.pace.spend(count)
                 done += count
             body.finish()
     except TransferError as error:

@@ -73,6 +73,7 @@ class Transfer:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._abort_when_cancelled)
                 group.start_soon(self._show_progress)
+                group.start_soon(self.run.steer)
                 extra = await self._use_what_is_there(plan)
                 if self.run.options.offline:
                     for fetch in [*plan.fetches, *extra]:
@@ -81,7 +82,7 @@ class Transfer:
                     await self._fetch_all([*plan.fetches, *extra])
                 group.cancel_scope.cancel()
         finally:
-            self.run.client.close()
+            self.run.means.client.close()
         paths = (file.path for file in self.run.manifest.files)
         return tuple(self._outcomes[path] for path in paths if path in self._outcomes)
 
@@ -121,7 +122,7 @@ class Transfer:
         large = [fetch for fetch in fetches if fetch.size > SMALL_FILE]
         async with anyio.create_task_group() as group:
             # Small files first, in a bunch; the large ones follow as soon as no small one waits for a connection.
-            await _each(self._small, small, at_once=self.run.options.connections, group=group)
+            await _each(self._small, small, at_once=int(self.run.small_slots.total_tokens), group=group)
             await _each(self._large, large, at_once=self._cores, group=group)
 
     async def _small(self, fetch: Fetch) -> None:

@@ -1,7 +1,7 @@
 """The wire: metadata in, bytes in; nothing here touches a disk.
 
-    hub        a revision to a Manifest, async
-    transport  the bytes of one range, in worker threads
-    detach     bodies read off the connection's own socket
-    wire       addresses, headers, who may see the token, errors translated; the hub's httpx
+hub        a revision to a Manifest, async
+transport  the bytes of one range, in worker threads
+detach     bodies read off the connection's own socket
+wire       addresses, headers, who may see the token, errors translated; the hub's httpx
 """

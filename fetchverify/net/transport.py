@@ -5,6 +5,7 @@ Everything here blocks and runs in worker threads.
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 import threading
@@ -87,6 +88,10 @@ class Body:
         self._left -= done
         return done
 
+    def abort(self) -> None:
+        """Make a read under way in another thread fail at once."""
+        _shut_down(self._response)
+
     def finish(self) -> None:
         """Check that nothing follows, and leave the connection usable for the next request.
 
@@ -138,6 +143,9 @@ class ByteClient:
         endpoint: the trusted Hub or mirror; the token is sent to its origin alone.
         connections: how many requests may be under way at once.
         count: called once a request, for the report.
+
+    Attributes:
+        round_trip_s: the shortest time from a request to its head so far; 0 before the first.
     """
 
     def __init__(self, endpoint: wire.Endpoint, *, connections: int, count: Callable[[], object]) -> None:
@@ -147,6 +155,7 @@ class ByteClient:
         self._stopped = threading.Event()
         self._open: set[wire.Response] = set()
         self._lock = threading.Lock()
+        self.round_trip_s = 0.0
 
     def close(self) -> None:
         """Close every connection."""
@@ -158,13 +167,7 @@ class ByteClient:
         with self._lock:
             responses = tuple(self._open)
         for response in responses:
-            stream = response.extensions.get("network_stream")
-            raw = stream.get_extra_info("socket") if stream is not None else None
-            if raw is not None:
-                try:
-                    raw.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass  # closed already
+            _shut_down(response)
 
     def locate(self, manifest: Manifest, file: RemoteFile) -> Source:
         """Return where `file` lies, after its headers were held against the tree's promise.
@@ -252,11 +255,13 @@ class ByteClient:
             },
         )
         self._count()
+        began = time.monotonic()
         try:
             response = self._client.send(request, stream=True)
         except Exception as error:
             raise TransferError(wire.failure_from(error)) from error
         with self._lock:
+            self.round_trip_s = min(self.round_trip_s or math.inf, time.monotonic() - began)
             self._open.add(response)
         try:
             yield response
@@ -264,6 +269,16 @@ class ByteClient:
             with self._lock:
                 self._open.discard(response)
             response.close()
+
+
+def _shut_down(response: wire.Response) -> None:
+    stream = response.extensions.get("network_stream")
+    raw = stream.get_extra_info("socket") if stream is not None else None
+    if raw is not None:
+        try:
+            raw.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # closed already
 
 
 def _new_client(connections: int) -> httpx.Client:

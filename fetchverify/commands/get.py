@@ -88,7 +88,9 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
 async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     began = time.monotonic()
     endpoint = Endpoint.from_environment(options.endpoint, options.token)
-    reference = parse_reference(options.repo, kind=options.repo_type, revision=options.revision, hosts=(endpoint.host,))
+    reference = parse_reference(
+        options.repo, kind=options.repo_type, revision=options.revision, hosts=(endpoint.place,)
+    )
     disk = Disk()
     layout = _layout(options, reference.ref, disk)
     manifest, requests = await _manifest(options, endpoint, reference.ref, layout, emit)

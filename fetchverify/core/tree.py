@@ -40,7 +40,7 @@ def parse_tree_page(page: Any) -> list[RemoteFile]:
             raise UntrustedMetadataError("the Hub's listing holds something that is neither a file nor a folder")
         if entry["type"] == "file":
             path = check_path(entry.get("path"))
-            files.append(_file(path, entry.get("oid"), entry.get("size"), entry.get("lfs"), entry.get("xetHash")))
+            files.append(remote_file(path, entry.get("oid"), entry.get("size"), entry.get("lfs"), entry.get("xetHash")))
     return files
 
 
@@ -66,7 +66,7 @@ def parse_siblings(answer: Any) -> Iterator[RemoteFile | RepoPath]:
         else:
             lfs = entry.get("lfs")
             lfs = {"oid": lfs.get("sha256"), "size": lfs.get("size")} if isinstance(lfs, dict) else lfs
-            yield _file(path, entry["blobId"], entry["size"], lfs, None)
+            yield remote_file(path, entry["blobId"], entry["size"], lfs, None)
 
 
 def file_from_headers(path: RepoPath, headers: Mapping[str, str], *, redirected: bool) -> RemoteFile:
@@ -93,14 +93,19 @@ def file_from_headers(path: RepoPath, headers: Mapping[str, str], *, redirected:
             hint="use the Hub itself, or a mirror that keeps its headers (`--endpoint`)",
         )
     if _SHA1.fullmatch(etag):
-        return _file(path, etag, int(size), None, None)
+        return remote_file(path, etag, int(size), None, None)
     # Headers do not name the pointer's git id, but git-lfs writes pointers in one way only.
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{etag}\nsize {int(size)}\n".encode()
     blob_id = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False).hexdigest()
-    return _file(path, blob_id, int(size), {"oid": etag, "size": int(size)}, None)
+    return remote_file(path, blob_id, int(size), {"oid": etag, "size": int(size)}, None)
 
 
-def _file(path: RepoPath, oid: Any, size: Any, lfs: Any, xet_hash: Any) -> RemoteFile:
+def remote_file(path: RepoPath, oid: Any, size: Any, lfs: Any, xet_hash: Any) -> RemoteFile:
+    """Return one entry of a listing, every field checked; `lfs` is None or an object with `oid` and `size`.
+
+    Raises:
+        UntrustedMetadataError: a field is not as git or LFS would have it.
+    """
     if not isinstance(oid, str) or not _SHA1.fullmatch(oid):
         raise UntrustedMetadataError(f"`{shown(path)}` has no git object id: {_told(oid)}")
     length = check_size(path, size)

@@ -284,11 +284,22 @@ def _shut_down(response: wire.Response) -> None:
 def _new_client(connections: int) -> httpx.Client:
     """Return a client that detaches bodies where it connects directly; proxies of the environment are httpx's own."""
     trust = wire.ssl_context()
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30)
     # `all://` has the lowest rank: a proxy for http or https, or a host that wants none, goes before it. A proxy
     # for everything has that very key, and must not lose it.
     mounts = {} if "all" in urllib.request.getproxies() else {"all://": DirectTransport(trust, connections)}
-    return httpx.Client(verify=trust, limits=limits, timeout=wire.timeouts(), follow_redirects=False, mounts=mounts)
+    try:
+        return httpx.Client(
+            verify=trust,
+            limits=httpx.Limits(
+                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30
+            ),
+            timeout=wire.timeouts(),
+            follow_redirects=False,
+            cookies=wire.no_cookies(),
+            mounts=mounts,
+        )
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise wire.bad_proxy(error) from error
 
 
 def _expect_success(response: wire.Response, at: Source, good: tuple[int, ...]) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoPath
 from fetchverify.core.plan import Copy, Seen
+from fetchverify.core.tree import is_commit
 from fetchverify.errors import DiskError
 from fetchverify.store import localdir, trees
 from fetchverify.store.area import AREA_NAME, Area, real_folders
@@ -158,7 +159,7 @@ class Folder:
 
     def read_ref(self, revision: str) -> Commit | None:
         """Return the commit that a finished run put here; a commit stands for itself."""
-        if trees.is_commit(revision):
+        if is_commit(revision):
             return Commit(revision)
         try:
             body = json.loads(self._ref_path(revision).read_bytes())
@@ -260,7 +261,7 @@ class Folder:
         self._disk.fsync_dir(self._root)
         self.proofs.flush()
         revision = manifest.ref.revision
-        if trees.is_commit(revision) or self.read_ref(revision) == manifest.commit:
+        if is_commit(revision) or self.read_ref(revision) == manifest.commit:
             return
         repo = repo_folder_name(manifest.ref.kind, manifest.ref.repo_id)
         body = {"repo": repo, "revision": revision, "commit": manifest.commit}

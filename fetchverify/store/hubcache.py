@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoKind, RepoPath
 from fetchverify.core.plan import Copy, Seen
+from fetchverify.core.tree import is_commit
 from fetchverify.errors import UntrustedMetadataError
 from fetchverify.store import relink, sharedblobs, trees
 from fetchverify.store.area import AREA_NAME, CACHEDIR_TAG, Area, real_folders
@@ -135,7 +136,7 @@ class HubCache:
 
     def read_ref(self, revision: str) -> Commit | None:
         """Return the commit that the ref names; a commit stands for itself."""
-        if trees.is_commit(revision):
+        if is_commit(revision):
             return Commit(revision)
         parts = trees.ref_parts(revision)
         if parts is None:
@@ -250,7 +251,7 @@ class HubCache:
         self._area.sync_folders()
         self.proofs.flush()
         revision = manifest.ref.revision
-        if trees.is_commit(revision) or self.read_ref(revision) == manifest.commit:
+        if is_commit(revision) or self.read_ref(revision) == manifest.commit:
             return
         parts = trees.ref_parts(revision)
         if parts is None:

@@ -11,19 +11,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoPath
+from fetchverify.core.manifest import Commit, Manifest, RemoteFile
+from fetchverify.core.paths import check_files, check_path
+from fetchverify.core.tree import is_commit, remote_file
+from fetchverify.errors import UntrustedMetadataError
 from fetchverify.store.disk import Disk
 
 _FORMAT_VERSION = 1
 _MOST_BYTES = 512 << 20  # a million files with long names; more is an attack on our memory
-_SHA1 = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-def is_commit(text: str) -> bool:
-    """Return True for 40 lower-case hex digits: the only revisions that never move."""
-    return _COMMIT.fullmatch(text) is not None
 
 
 def is_safe_path(path: str) -> bool:
@@ -76,31 +72,16 @@ def read_tree(folder: Path, commit: str) -> tuple[RemoteFile, ...] | None:
         if body["format_version"] != _FORMAT_VERSION:
             return None
         files = tuple(_file(name, entry) for name, entry in body["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    names = {file.path for file in files}
-    # A file cannot also be a folder.
-    if any(parent in names for file in files for parent in _parents(file.path)):
+        check_files(files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UntrustedMetadataError):
         return None
     return files
 
 
-def _parents(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:length]) for length in range(1, len(parts))]
-
-
 def _file(name: str, entry: dict[str, Any]) -> RemoteFile:
-    size, blob_id = entry["size"], entry["blob_id"]
-    sha256, xet_hash = entry.get("lfs_sha256"), entry.get("xet_hash")
-    if type(size) is not int or not 0 <= size < 1 << 63 or not _SHA1.fullmatch(blob_id) or not is_safe_path(name):
-        raise ValueError(name)
-    if sha256 is not None and (not _SHA256.fullmatch(sha256) or entry.get("lfs_size", size) != size):
-        raise ValueError(name)
-    if xet_hash is not None and not _SHA256.fullmatch(xet_hash):
-        raise ValueError(name)
-    digest = Digest(algo="git-sha1", hex=blob_id) if sha256 is None else Digest(algo="sha256", hex=sha256)
-    return RemoteFile(path=RepoPath(name), size=size, digest=digest, blob_id=blob_id, xet_hash=xet_hash)
+    size, sha256 = entry["size"], entry.get("lfs_sha256")
+    lfs = None if sha256 is None else {"oid": sha256, "size": entry.get("lfs_size", size)}
+    return remote_file(check_path(name), entry["blob_id"], size, lfs, entry.get("xet_hash"))
 
 
 def ref_parts(revision: str) -> tuple[str, ...] | None:

@@ -98,7 +98,6 @@ def _entry(body: dict[str, Any], name: str = "weights/twin.bin") -> dict[str, An
         lambda body: _entry(body).update(blob_id=None),
         lambda body: _entry(body).update(lfs_sha256="AB" * 32),
         lambda body: _entry(body).update(lfs_sha256=7),
-        lambda body: _entry(body).update(xet_hash="../x"),
         lambda body: _entry(body).pop("size"),
     ],
 )

@@ -80,7 +80,7 @@ _ledger = click.option(
 @_scenario
 @_ledger
 @click.pass_context
-def main(  # noqa: PLR0917 - click calls it by keyword
+def main(
     context: click.Context, root: Path | None, port: int, cdn_port: int, name: str | None, ledger: Path | None
 ) -> None:
     """Serve a mock Hugging Face Hub until interrupted, or for the time of a command (`run`)."""

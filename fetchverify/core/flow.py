@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -55,7 +55,8 @@ class Flow:
         self._most = most
         self._ramping = True
         self._previous = first
-        self._best_total = 0.0
+        self._flows = False
+        self._before = 0.0  # bytes per second before the last addition
         self._best_per_line = 0.0
         self._changed_at = now
         self._trouble_at = now - _TROUBLE_PAUSE_S
@@ -64,15 +65,15 @@ class Flow:
     def tick(self, now: float, received: int) -> int:
         """Return the target after a look at the bytes received so far; call it every 0.1 to 0.5 s."""
         passed, came = now - self._seen_at, received - self._seen
-        if passed <= 0 or (came == 0 and self._best_total == 0):
+        if passed <= 0 or (came == 0 and not self._flows):
             return self.target
+        self._flows = True
         self._seen_at, self._seen = now, received
         total = came / passed
         if self._ramping:
             self._ramp(now, total)
         elif now - self._changed_at >= _HOLD_S:
             self._probe(now, total)
-        self._best_total = max(self._best_total, total)
         return self.target
 
     def trouble(self, now: float) -> int:
@@ -81,7 +82,7 @@ class Flow:
             self._trouble_at = self._changed_at = now
             self._ramping = False
             self.target = self._previous = max(1, self.target // 2)
-            self._best_total = 0.0
+            self._before = 0.0
         return self.target
 
     def _ramp(self, now: float, total: float) -> None:
@@ -96,22 +97,26 @@ class Flow:
 
     def _probe(self, now: float, total: float) -> None:
         """Keep an addition that brought something, take back one that did not, then try one more."""
-        if self.target > self._previous and total < self._best_total * _TOTAL_GAINED:
+        if self.target > self._previous and total < self._before * _TOTAL_GAINED:
             self.target = self._previous
         else:
             self._previous = self.target
             self.target = min(self._most, self.target + max(1, self.target // 4))
-            self._best_total = total
+            self._before = total
         self._changed_at = now
 
 
-def laggards(rates: Mapping[T, tuple[float, float]]) -> list[T]:
-    """Return the connections that are far slower than their peers and would hold the end up.
+def laggards(rates: Mapping[T, tuple[float, float]], ended: Sequence[float]) -> list[T]:
+    """Return the connections that are far slower than is usual and would hold the end up.
 
     Args:
         rates: by connection: bytes per second, and the seconds that it needs for the rest at that rate.
+        ended: bytes per second of requests that ended lately; the last one running has no other peers.
     """
-    if len(rates) < 3:
+    now = [rate for rate, _ in rates.values()]
+    # Where all are slow now, the line became slow, and nothing is won by asking again.
+    samples = now if len(now) >= 3 else [*now, *ended]
+    if len(samples) < 3:
         return []
-    usual = statistics.median(rate for rate, _ in rates.values())
-    return [one for one, (rate, rest_s) in rates.items() if rate < usual * _FAR_BELOW and rest_s > _PATIENCE_S]
+    limit = statistics.median(samples) * _FAR_BELOW
+    return [one for one, (rate, rest_s) in rates.items() if rate < limit and rest_s > _PATIENCE_S]

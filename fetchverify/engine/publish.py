@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +26,15 @@ from fetchverify.store.quarantine import BadCopy, Quarantine
 T = TypeVar("T")
 
 
+@dataclass(slots=True, kw_only=True)
+class _Waiting:
+    """A small file between its proof and its publishing."""
+
+    fetch: Fetch
+    content: bytes
+    published: bool = False
+
+
 class Publisher:
     """Publishes proved files of one run and sets bad ones aside; methods without `async` block and run in threads."""
 
@@ -35,6 +46,8 @@ class Publisher:
         self._quarantine = Quarantine(disk, layout.area)
         # fsync is what a publishing thread waits for: a few side by side share the disk's journal commits.
         self._threads = anyio.CapacityLimiter(8)
+        self._gathered: list[_Waiting] = []
+        self._batches = anyio.Lock()
 
     @property
     def quarantined(self) -> int:
@@ -66,16 +79,28 @@ class Publisher:
         return await self._locked(action.file, work)
 
     async def small(self, fetch: Fetch, content: bytes) -> None:
-        """Publish proved bytes under every path of the fetch."""
+        """Publish proved bytes under every path of the fetch; files that end together share their syncs.
 
-        def work() -> None:
-            self._set_aside_all(fetch)
-            first, *others = fetch.files
-            self._layout.publish_bytes(first, content)
-            for other in others:
-                self._layout.publish_copy(other, self._published(first))
+        Returns when they are published. While one batch is on its way to the disk, the next one gathers.
+        """
+        waiting = _Waiting(fetch=fetch, content=content)
+        self._gathered.append(waiting)
+        async with self._batches:
+            if waiting.published:
+                return
+            batch, self._gathered = self._gathered, []
+            await self.in_thread(lambda: self._publish_batch(batch))
+            for one in batch:
+                one.published = True
 
-        await self._locked(fetch.files[0], work)
+    def _publish_batch(self, batch: list[_Waiting]) -> None:
+        with ExitStack() as locks:
+            # In one order everywhere: two runs that each wait for the other's next lock would wait for ever.
+            for _, file in sorted({one.fetch.digest.key: one.fetch.files[0] for one in batch}.items()):
+                locks.enter_context(self._lock(file))
+            for one in batch:
+                self._set_aside_all(one.fetch)
+            self._layout.publish_many([(file, one.content) for one in batch for file in one.fetch.files])
 
     async def large(self, fetch: Fetch, partial: Partial) -> None:
         """Publish a proved partial under every path of the fetch."""
@@ -105,11 +130,6 @@ class Publisher:
 
         await self.in_thread(work)
 
-    def _published(self, file: RemoteFile) -> Copy:
-        copy = self._layout.observe(self._run.manifest, [file])[file.path].published
-        assert copy is not None
-        return copy
-
     def _set_aside_all(self, fetch: Fetch) -> None:
         for file, replaced in zip(fetch.files, fetch.replaces, strict=False):
             self._set_aside(file, replaced, "its bytes are not what the Hub promises")
@@ -138,12 +158,15 @@ class Publisher:
     async def _locked(self, file: RemoteFile, work: Callable[[], T]) -> T:
         """Do `work` in a thread, under the lock that the hub's own client takes for this file."""
 
+        def locked() -> T:
+            with self._lock(file):
+                return work()
+
+        return await self.in_thread(locked)
+
+    def _lock(self, file: RemoteFile) -> AbstractContextManager[None]:
         def told(holder: str, waited_s: float) -> None:
             anyio.from_thread.check_cancelled()
             anyio.from_thread.run_sync(self._run.emit, events.Waiting(what=holder, wait_s=waited_s))
 
-        def locked() -> T:
-            with self._layout.lock(file, told, self._run.options.lock_timeout_s):
-                return work()
-
-        return await self.in_thread(locked)
+        return self._layout.lock(file, told, self._run.options.lock_timeout_s)

@@ -6,11 +6,13 @@ import itertools
 import os
 import random
 import statistics
+from collections import deque
 from dataclasses import dataclass
 
 import anyio
 
 from fetchverify import events
+from fetchverify.core.blocks import MiB
 from fetchverify.core.flow import Flow, first_connections, laggards, segment_blocks
 from fetchverify.core.manifest import Manifest
 from fetchverify.core.retry import PATIENT, Failure, Patience, Reason, Stop, Verdict, decide
@@ -25,6 +27,7 @@ _POOL_BUFFERS = 64  # MiB; the whole process stays below 150 MiB
 _MOST_SMALL = 32  # 200 files of 10 KB at a round trip of 50 ms: 0.63 s, against 11 s one by one
 _STEER_EVERY_S = 0.1
 _GRACE_S = 2.0  # a connection may take this long to come to speed before it is held against its peers
+_MOST_GRACE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,8 @@ class Run:
         self.active: set[InOrderHash] = set()
         self.segments: set[Segment] = set()
         self._flow: Flow | None = None
+        self._grace_s = _GRACE_S
+        self._ended_rates: deque[float] = deque(maxlen=16)
         self._ended = 0  # bytes of segments that are no longer in `segments`
         self.retries = 0
         self.bytes_fetched = 0
@@ -109,6 +114,10 @@ class Run:
         """End the watch."""
         self.segments.discard(segment)
         self._ended += segment.received
+        if not segment.dropped and segment.received >= MiB:
+            self._ended_rates.append(segment.rate)
+            if segment.rate >= statistics.median(self._ended_rates) / 2:
+                self._grace_s = _GRACE_S  # asking again does help on this line
 
     def _received(self) -> int:
         return self._ended + sum(segment.received for segment in self.segments)
@@ -126,8 +135,11 @@ class Run:
             await anyio.sleep(_STEER_EVERY_S)
             if self._flow is not None:
                 self.slots.total_tokens = self._flow.tick(anyio.current_time(), self._received())
-            for segment in laggards({one: (one.rate, one.rest_s) for one in self.segments if one.age_s > _GRACE_S}):
+            known = {one: (one.rate, one.rest_s) for one in self.segments if one.age_s > self._grace_s}
+            for segment in laggards(known, self._ended_rates):
                 segment.drop()
+                # A line that is slow for good must not be asked anew every other second.
+                self._grace_s = min(_MOST_GRACE_S, self._grace_s * 1.5)
 
     async def judge(self, path: str, failure: Failure, attempt: int, quiet_s: float) -> Verdict:
         """Decide what follows a failure, tell it, and wait as long as it takes.

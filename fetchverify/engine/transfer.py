@@ -28,6 +28,8 @@ from fetchverify.store.partial import Partial
 T = TypeVar("T")
 
 _PROGRESS_EVERY_S = 0.1
+# More than are asked for at once: while some are published together, others are fetched. Bounds memory to as many MiB.
+_SMALL_AT_ONCE = 48
 # A digest that differs is fetched once more: a byte flipped once is healed, one flipped always is not paid for
 # a third time.
 _ROUNDS = 2
@@ -122,7 +124,7 @@ class Transfer:
         large = [fetch for fetch in fetches if fetch.size > SMALL_FILE]
         async with anyio.create_task_group() as group:
             # Small files first, in a bunch; the large ones follow as soon as no small one waits for a connection.
-            await _each(self._small, small, at_once=int(self.run.small_slots.total_tokens), group=group)
+            await _each(self._small, small, at_once=_SMALL_AT_ONCE, group=group)
             await _each(self._large, large, at_once=self._cores, group=group)
 
     async def _small(self, fetch: Fetch) -> None:

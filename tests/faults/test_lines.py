@@ -1,0 +1,79 @@
+"""Bad lines: slow, dying and forbidden connections cost little, and never the truth."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fetchverify.commands.get import GetOptions, run
+from fetchverify.core.report import Report
+from fetchverify.events import ignore
+from mock_server import Cut, Flip, Match, MaxConnections, MiB, MockHub, Rule, Seeded, Trickle, World
+
+pytestmark = pytest.mark.anyio
+
+BIG = Seeded(160 * MiB, seed="lines")
+DIGEST = hashlib.sha256(BIG.read(0, BIG.size)).hexdigest()
+
+
+@pytest.fixture
+def hub() -> Iterator[MockHub]:
+    world = World()
+    world.add("org/model", {"w.bin": BIG})
+    with MockHub(world) as running:
+        yield running
+
+
+async def get(hub: MockHub, tmp_path: Path, connections: int = 8) -> Report:
+    options = GetOptions(
+        repo="org/model", endpoint=hub.endpoint, cache_dir=tmp_path, token="", retries=5, connections=connections
+    )
+    report = await run(options, ignore)
+    assert isinstance(report, Report)
+    return report
+
+
+def on_disk(report: Report) -> str:
+    return hashlib.sha256((Path(report.target) / "w.bin").read_bytes()).hexdigest()
+
+
+async def test_a_slow_connection_does_not_hold_the_end_up(hub: MockHub, tmp_path: Path) -> None:
+    """`stuck at 99 %`: 16 MiB at 256 KiB/s would take a minute. What came through it is not fetched again."""
+    hub.fault(Trickle(rate=8 * MiB), path="w.bin")
+    hub.fault(Trickle(rate=256 * 1024), path="w.bin", nth=3)
+    began = time.monotonic()
+    report = await get(hub, tmp_path)
+    assert (0, DIGEST) == (report.exit_code, on_disk(report))
+    assert time.monotonic() - began < 30
+    assert report.bytes_fetched == BIG.size, "each byte was kept once"
+
+
+async def test_connections_that_are_lost_again_and_again(hub: MockHub, tmp_path: Path) -> None:
+    hub.fault(Cut(after=11 * MiB, reset=True), path="w.bin")
+    report = await get(hub, tmp_path)
+    assert (0, DIGEST, BIG.size) == (report.exit_code, on_disk(report), report.bytes_fetched)
+
+
+async def test_a_server_that_allows_four_connections(hub: MockHub, tmp_path: Path) -> None:
+    """429 above four: fewer connections, not a failure, and no storm of requests."""
+    hub.fault(MaxConnections(limit=4), route="cdn")
+    hub.fault(Trickle(rate=16 * MiB), path="w.bin")
+    report = await get(hub, tmp_path, connections=16)
+    assert (0, DIGEST) == (report.exit_code, on_disk(report))
+    assert len(hub.ledger.requests(status=429)) < 60
+
+
+async def test_a_slow_liar_beside_fast_truth(hub: MockHub, tmp_path: Path) -> None:
+    """One writer a block: what the liar's connection still sends after its block went elsewhere is dropped.
+
+    Its first bytes did land. The digest finds that, whatever the mixture on disk, and truth is fetched again.
+    """
+    hub.fault(Rule(fault=Trickle(rate=8 * MiB), match=Match(path="w.bin")))
+    hub.fault(Rule(fault=Trickle(rate=200 * 1024), match=Match(path="w.bin", covers=40 * MiB), nth=1))
+    hub.fault(Rule(fault=Flip(offset=32 * MiB), match=Match(path="w.bin", covers=32 * MiB), nth=1))
+    report = await get(hub, tmp_path)
+    assert (0, DIGEST) == (report.exit_code, on_disk(report))

@@ -1,0 +1,72 @@
+"""How many connections: deciding is told the time and the bytes, and never looks at a clock."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fetchverify.core.flow import Flow, first_connections, laggards, segment_blocks
+
+MB = 1_000_000
+
+
+def run(flow: Flow, rate_of: object, seconds: float, *, start: float = 0.0, received: int = 0) -> tuple[float, int]:
+    """Let a line that gives `rate_of(connections)` bytes per second flow for a while."""
+    now = start
+    while now < start + seconds:
+        now += 0.1
+        received += int(rate_of(flow.target) * 0.1)  # type: ignore[operator]
+        flow.tick(now, received)
+    return now, received
+
+
+def test_a_line_that_caps_each_connection_gets_all_of_them_soon() -> None:
+    """200 Mbit/s a connection: sixteen of them in a third of a second, from two."""
+    flow = Flow(first=2, most=16, now=0.0)
+    run(flow, lambda lines: lines * 25 * MB, 0.5)
+    assert 16 == flow.target
+
+
+def test_where_the_total_is_the_limit_more_connections_are_taken_back() -> None:
+    """On loopback two connections keep the hash busy; sixteen would only share the cores."""
+    flow = Flow(first=2, most=16, now=0.0)
+    run(flow, lambda lines: 1500 * MB, 1.0)
+    assert 2 == flow.target
+
+
+def test_trouble_halves_once_however_many_connections_report_it() -> None:
+    flow = Flow(first=16, most=16, now=0.0)
+    assert [8, 8, 8] == [flow.trouble(10.0), flow.trouble(10.1), flow.trouble(10.9)]
+    assert [4, 2, 1, 1] == [flow.trouble(12.0), flow.trouble(14.0), flow.trouble(16.0), flow.trouble(18.0)]
+
+
+def test_after_trouble_connections_come_back_one_by_one_if_they_bring_something() -> None:
+    flow = Flow(first=16, most=16, now=0.0)
+    flow.trouble(1.0)
+    run(flow, lambda lines: lines * 25 * MB, 60.0, start=1.0)
+    assert 16 == flow.target
+
+
+@given(st.integers(1, 64), st.lists(st.tuples(st.floats(0, 5), st.integers(0, 10**10), st.booleans()), max_size=80))
+def test_the_target_stays_between_one_and_the_most(most: int, steps: list[tuple[float, int, bool]]) -> None:
+    flow, now, received = Flow(first=first_connections(0.05, most), most=most, now=0.0), 0.0, 0
+    for passed, came, trouble in steps:
+        now, received = now + passed, received + came
+        assert 1 <= (flow.trouble(now) if trouble else flow.tick(now, received)) <= most
+
+
+def test_requests_span_more_where_a_round_trip_costs_more() -> None:
+    """At 50 ms and 25 MB/s a request of 16 MiB would be silent for 7 % of its time."""
+    mib8 = 8 << 20
+    assert 2 == segment_blocks(0.0002, 800 * MB, mib8, free=200, lines=2)
+    assert 5 == segment_blocks(0.05, 25 * MB, mib8, free=400, lines=16)
+    assert 1 == segment_blocks(0.05, 25 * MB, mib8, free=20, lines=16)
+    assert 8 == segment_blocks(0.3, 100 * MB, mib8, free=4000, lines=16)
+
+
+def test_only_the_far_slower_with_much_left_are_given_up() -> None:
+    rates = {"a": (25.0, 3.0), "b": (24.0, 9.0), "slow": (2.0, 30.0), "slow, but almost done": (2.0, 1.0)}
+    assert ["slow"] == laggards(rates, [])
+    assert [] == laggards({"a": (25.0, 3.0), "slow": (2.0, 30.0)}, []), "two say nothing about what is usual"
+    assert ["slow"] == laggards({"slow": (2.0, 30.0)}, [25.0, 24.0]), "the last one has no peers but those before it"
+    assert [] == laggards(dict.fromkeys("abcd", (2.0, 60.0)), [25.0] * 9), "a slow line is not a slow connection"

@@ -295,6 +295,15 @@ _SELECT, _WHERE, _ACCESS, _RUN, _SHOW = "What", "Where to", "Access", "How", "Ou
     help="Bytes per second over all connections: 500K, 50M, 1.5G, in powers of 1024 as for curl; 50MB is decimal.",
 )
 @option(
+    "--retries",
+    type=click.IntRange(1, 100),
+    default=8,
+    show_default=True,
+    metavar="N",
+    group=_RUN,
+    help="Failures in a row, without a byte of progress, after which a file is given up.",
+)
+@option(
     "--lock-timeout",
     type=click.FloatRange(min=0),
     metavar="SECONDS",

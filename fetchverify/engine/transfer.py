@@ -20,7 +20,7 @@ from fetchverify.engine.large import LargeFile
 from fetchverify.engine.publish import Publisher
 from fetchverify.engine.run import Run, TransferOptions
 from fetchverify.engine.small import fetch_small
-from fetchverify.net.wire import Endpoint
+from fetchverify.net.wire import Endpoint, access_hint
 from fetchverify.store.disk import Disk
 from fetchverify.store.layout import Layout
 from fetchverify.store.partial import Partial
@@ -57,6 +57,7 @@ class Transfer:
         self.publisher = Publisher(self.run, layout, disk, endpoint.host)
         self._layout = layout
         self._disk = disk
+        self._endpoint = endpoint
         self._emit = emit
         self._cores = os.cpu_count() or 1
         self._shown: dict[LargeFile, tuple[int, int]] = {}
@@ -186,8 +187,18 @@ class Transfer:
 
     # --- ends ----------------------------------------------------------------------------------------------
 
-    def _finish(self, file: RemoteFile, kind: OutcomeKind, *, fetched: int = 0, detail: str | None = None) -> None:
-        self._outcomes[file.path] = Outcome(path=file.path, size=file.size, kind=kind, fetched=fetched, detail=detail)
+    def _finish(
+        self,
+        file: RemoteFile,
+        kind: OutcomeKind,
+        *,
+        fetched: int = 0,
+        detail: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self._outcomes[file.path] = Outcome(
+            path=file.path, size=file.size, kind=kind, fetched=fetched, detail=detail, hint=hint
+        )
         self._emit(
             events.FileFinished(path=file.path, size=file.size, outcome=kind.value, fetched=fetched, detail=detail)
         )
@@ -199,15 +210,19 @@ class Transfer:
             self._finish(other, OutcomeKind.COPIED if self._layout.copies_cost_space else OutcomeKind.LINKED)
 
     def _fail(self, fetch: Fetch, failure: Failure, fetched: int) -> None:
-        self._fail_all(fetch, _OUTCOMES.get(failure.reason, OutcomeKind.UNREACHABLE), fetched, failure.summary)
+        kind = _OUTCOMES.get(failure.reason, OutcomeKind.UNREACHABLE)
+        hint = None
+        if kind is OutcomeKind.DENIED:
+            hint = access_hint(self._endpoint, self.run.manifest.ref, failure)
+        self._fail_all(fetch, kind, fetched, failure.summary, hint)
 
     def _fail_corrupt(self, fetch: Fetch, fetched: int) -> None:
         detail = f"came with another {fetch.digest.algo} than the Hub promises, {_ROUNDS} times"
         self._fail_all(fetch, OutcomeKind.CORRUPT, fetched, detail)
 
-    def _fail_all(self, fetch: Fetch, kind: OutcomeKind, fetched: int, detail: str) -> None:
+    def _fail_all(self, fetch: Fetch, kind: OutcomeKind, fetched: int, detail: str, hint: str | None = None) -> None:
         for number, file in enumerate(fetch.files):
-            self._finish(file, kind, fetched=fetched if number == 0 else 0, detail=detail)
+            self._finish(file, kind, fetched=fetched if number == 0 else 0, detail=detail, hint=hint)
 
     def _tell_corrupt(self, file: RemoteFile, came: str, *, last: bool) -> None:
         then = "the bad copy is in quarantine" + ("" if last else ", fetching again")

@@ -367,7 +367,7 @@ class Hub:
         host = self._endpoint.host
         match failure.reason:
             case Reason.DENIED | Reason.ABSENT:
-                return AbsentError(f"{what}: {failure.summary}", hint=_hint(self._endpoint, ref, failure))
+                return AbsentError(f"{what}: {failure.summary}", hint=wire.access_hint(self._endpoint, ref, failure))
             case Reason.TLS:
                 hint = "behind a company's proxy, point `SSL_CERT_FILE` to the certificates of its authority"
             case Reason.PROXY_AUTH | Reason.PROXY:
@@ -385,19 +385,6 @@ class Hub:
         if wait_s is not None and wait_s > self._patience.most_asked_wait_s:
             asked += f", which wants us to wait {wait_s:.0f} s"
         return NetworkError(f"{what} could not be looked up: {failure.summary}{asked}", hint=hint)
-
-
-def _hint(endpoint: wire.Endpoint, ref: RepoRef, failure: Failure) -> str:
-    page = wire.page_url(endpoint, ref)
-    if failure.code == "GatedRepo":
-        return f"accept the licence at {page}, then run `hf auth login` or set `HF_TOKEN`"
-    if failure.code == "RevisionNotFound":
-        return f"see the branches and tags at {page}"
-    if failure.code is None and "credentials" in failure.detail.lower():
-        return "the token is refused: run `hf auth login` again, or unset `HF_TOKEN`"
-    if endpoint.token is None:
-        return "check the name and `--repo-type`; a private or gated repo needs `hf auth login` or `HF_TOKEN`"
-    return "check the name, `--repo-type`, and that the account of the token may see it (`hf auth whoami`)"
 
 
 def _means_no_such_api(failure: Failure) -> bool:

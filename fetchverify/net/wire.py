@@ -395,3 +395,17 @@ _DENIALS = {
     "RevisionNotFound": "no such revision",
     "EntryNotFound": "no such file at this commit",
 }
+
+
+def access_hint(endpoint: Endpoint, ref: RepoRef, failure: Failure) -> str:
+    """Return the next thing to do where a repo, a revision or a file is absent or denied."""
+    page = page_url(endpoint, ref)
+    if failure.code == "GatedRepo":
+        return f"accept the licence at {page}, then run `hf auth login` or set `HF_TOKEN`"
+    if failure.code == "RevisionNotFound":
+        return f"see the branches and tags at {page}"
+    if failure.code is None and "credentials" in failure.detail.lower():
+        return "the token is refused: run `hf auth login` again, or unset `HF_TOKEN`"
+    if endpoint.token is None:
+        return "check the name and `--repo-type`; a private or gated repo needs `hf auth login` or `HF_TOKEN`"
+    return "check the name, `--repo-type`, and that the account of the token may see it (`hf auth whoami`)"

@@ -163,6 +163,7 @@ def hub_digest(hub: MockHub, path: str) -> Digest:
 async def test_a_gated_repo_needs_its_token_and_the_cdn_never_sees_it(hub: MockHub, tmp_path: Path) -> None:
     report = await get(hub, tmp_path, repo="org/gated")
     assert (3, {"w.bin": "denied"}) == (report.exit_code, kinds(report))
+    assert f"{hub.endpoint}/org/gated" in (report.outcomes[0].hint or ""), "where the licence can be accepted"
     report = await get(hub, tmp_path, repo="org/gated", token="hf_insider")
     assert (0, {"w.bin": "fetched"}) == (report.exit_code, kinds(report))
     sent = {record.origin for record in hub.ledger.requests() if record.authorization}

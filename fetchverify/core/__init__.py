@@ -1,1 +1,9 @@
-"""."""
+"""Values and decisions: no clock, no files, no network, so everything here is tested by the thousand.
+
+manifest   what the repo promises                     tree       the Hub's listings, validated
+paths      which names are safe to write              reference  what people type for a repo
+select     which of a repo's files are wanted         plan       what to do about each file
+blocks     tiling, journal records                    tickets    which blocks to ask for next
+flow       how many connections, which to give up     retry      what follows a failure
+lifecycle  the state table                            report     outcomes and the report
+"""

@@ -87,7 +87,7 @@ class LargeFile:
                 if indexes:
                     began = time.monotonic()
                     failure, source = await self._fetch(self._segment(indexes))
-            self._notify()
+                    self._notify()
             if failure is not None:
                 await self._judge(failure, source, began)
             elif not indexes:

@@ -16,6 +16,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -95,9 +96,18 @@ def _reader(sock: socket.socket) -> Any:
 
 
 class _Marks(threading.local):
-    """Whether the request that this thread is sending wants its body detached."""
+    """What a transport's connections share: whether the request that this thread sends wants its body detached.
+
+    Attributes:
+        wanted: of this thread.
+        streams: of all threads; every connection that is not forgotten yet, guarded by `lock`.
+    """
 
     wanted = False
+
+    def __init__(self, streams: weakref.WeakSet[_Stream], lock: threading.Lock) -> None:
+        self.streams = streams
+        self.lock = lock
 
 
 class _Stream(httpcore.NetworkStream):
@@ -108,6 +118,16 @@ class _Stream(httpcore.NetworkStream):
         self._marks = marks
         self._awaits_head = False
         self.body: DetachedBody | None = None
+        with marks.lock:
+            marks.streams.add(self)
+
+    def abort(self) -> None:
+        """Make a read or write under way in another thread fail at once."""
+        raw = self._inner.get_extra_info("socket")
+        try:
+            raw.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # closed already
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self.body is not None and self.body.left:
@@ -184,7 +204,9 @@ class DirectTransport(httpx.BaseTransport):
     """Direct HTTP/1.1 connections; `detached_body` finds the body of a response to a marked request."""
 
     def __init__(self, ssl_context: ssl.SSLContext, connections: int) -> None:
-        self._marks = _Marks()
+        self._streams: weakref.WeakSet[_Stream] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._marks = _Marks(self._streams, self._lock)
         self._pool = httpcore.ConnectionPool(
             ssl_context=ssl_context,
             max_connections=connections,
@@ -215,6 +237,13 @@ class DirectTransport(httpx.BaseTransport):
             told = str(body.left).encode()
             headers = [(name, told if name.lower() == b"content-length" else value) for name, value in headers]
         return httpx.Response(answer.status, headers=headers, stream=_Rest(answer.stream), extensions=answer.extensions)
+
+    def abort(self) -> None:
+        """Make whatever is under way on any connection fail at once, also where no head came yet."""
+        with self._lock:
+            streams = tuple(self._streams)
+        for stream in streams:
+            stream.abort()
 
     def close(self) -> None:
         """Close every connection."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import socket
+import ssl
 import threading
 import time
 import urllib.request
@@ -66,6 +67,11 @@ class Body:
         self._rest = memoryview(b"")
         self._left = length
         self._error: TransferError | None = None
+
+    @property
+    def detached(self) -> bool:
+        """True where the bytes are read off the connection's own socket."""
+        return self._detached is not None
 
     def fill(self, into: memoryview) -> int:
         """Read up to `len(into)` bytes; fewer only where the line is slow or broke, never 0.
@@ -151,7 +157,9 @@ class ByteClient:
     def __init__(self, endpoint: wire.Endpoint, *, connections: int, count: Callable[[], object]) -> None:
         self._endpoint = endpoint
         self._count = count
-        self._client = _new_client(connections)
+        trust = wire.ssl_context()
+        self._direct = DirectTransport(trust, connections)
+        self._client = _new_client(connections, trust, self._direct)
         self._stopped = threading.Event()
         self._open: set[wire.Response] = set()
         self._lock = threading.Lock()
@@ -162,9 +170,10 @@ class ByteClient:
         self._client.close()
 
     def abort(self) -> None:
-        """Make every read under way fail at once; no request is sent after this."""
+        """Make whatever is under way fail at once; no request is sent after this."""
         self._stopped.set()
-        with self._lock:
+        self._direct.abort()
+        with self._lock:  # those through a proxy; one that waits for its head there ends at its deadline
             responses = tuple(self._open)
         for response in responses:
             _shut_down(response)
@@ -281,12 +290,11 @@ def _shut_down(response: wire.Response) -> None:
             pass  # closed already
 
 
-def _new_client(connections: int) -> httpx.Client:
+def _new_client(connections: int, trust: ssl.SSLContext, direct: DirectTransport) -> httpx.Client:
     """Return a client that detaches bodies where it connects directly; proxies of the environment are httpx's own."""
-    trust = wire.ssl_context()
     # `all://` has the lowest rank: a proxy for http or https, or a host that wants none, goes before it. A proxy
     # for everything has that very key, and must not lose it.
-    mounts = {} if "all" in urllib.request.getproxies() else {"all://": DirectTransport(trust, connections)}
+    mounts = {} if "all" in urllib.request.getproxies() else {"all://": direct}
     try:
         return httpx.Client(
             verify=trust,

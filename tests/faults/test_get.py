@@ -318,11 +318,11 @@ async def test_a_disk_that_fills_up_keeps_what_landed(hub: MockHub, tmp_path: Pa
 
 
 @pytest.mark.root
-async def test_memory_stays_flat_on_a_file_of_200_gb(tmp_path: Path) -> None:
+async def test_memory_stays_flat_on_a_file_of_500_gb(tmp_path: Path) -> None:
     """Planned whole, fetched for its first GB, interrupted: below 150 MiB in all."""
     world = World()
-    world.add("org/huge", {"huge.bin": Seeded(200 << 30, seed="huge")})
-    with MockHub(world) as hub, mounted(tmp_path, "ext4", "400G") as disk:
+    world.add("org/huge", {"huge.bin": Seeded(500 * 10**9, seed="huge")})
+    with MockHub(world) as hub, mounted(tmp_path, "ext4", "600G") as disk:
         command = [sys.executable, "-m", "fetchverify", "get", "org/huge", "--endpoint", hub.endpoint, "--to"]
         process = subprocess.Popen(
             [*command, str(disk / "here")],

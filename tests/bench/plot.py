@@ -25,10 +25,11 @@ _STYLE = """
 text { font: 11px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328; }
 .title { font-size: 14px; font-weight: 600; } .head { font-weight: 600; } .dim { fill: #59636e; }
 .ours { fill: #0969da; } .half { fill: #54aeff; } .peer { fill: #afb8c1; }
-.alone { stroke: #59636e; stroke-width: 1.5; }
+.alone { stroke: #59636e; stroke-width: 1.5; } .ground { fill: #ffffff; }
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc; } .dim { fill: #9198a1; }
   .ours { fill: #4493f8; } .half { fill: #1f4f8f; } .peer { fill: #57606a; } .alone { stroke: #9198a1; }
+  .ground { fill: #0d1117; }
 }
 """
 
@@ -60,6 +61,7 @@ def as_svg(result: Result) -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y:.0f}" width="{width}" height="{y:.0f}"'
             ' role="img" aria-label="Verified megabytes a second of fetchverify and its peers">',
             f"<style>{_STYLE}</style>",
+            '<rect class="ground" width="100%" height="100%" rx="6"/>',  # a page's theme may not be the system's
             f'<text class="title" x="{_LEFT}" y="18">Verified MB/s, whole process, medians; more is better</text>',
             f'<text class="dim" x="{_LEFT}" y="33">| the download alone, nothing proved. {escape(about)}</text>',
             *body,

@@ -16,6 +16,8 @@ from fetchverify.engine.pace import Pace
 from fetchverify.net.transport import Body, ByteClient, Source, TransferError
 from fetchverify.store.partial import Partial
 
+_HASH_WAIT_S = 0.02
+
 
 @dataclass(slots=True)
 class BlockWork:
@@ -175,6 +177,9 @@ def _land_piece(
 ) -> int:
     """Read one buffer, write it, hand it to the hasher; return its length in bytes."""
     buffer = means.pool.take()
+    while buffer is None and download.hasher.busy:
+        # The hash is what everybody waits for: reading on would only make it read these bytes from disk again.
+        buffer = means.pool.take(_HASH_WAIT_S)
     into = spare if buffer is None else buffer
     most = means.pace.piece(min(BUFFER_SIZE, work.block.stop - work.position))
     try:

@@ -38,22 +38,23 @@ class BufferPool:
     def __init__(self, most: int) -> None:
         self._free: list[memoryview] = []
         self._unmade = most
-        self._lock = threading.Lock()
+        self._freed = threading.Condition()
 
-    def take(self) -> memoryview | None:
-        """Return a buffer, or None where all are in use."""
-        with self._lock:
-            if self._free:
-                return self._free.pop()
-            if not self._unmade:
-                return None
-            self._unmade -= 1
-        return memoryview(bytearray(BUFFER_SIZE))
+    def take(self, wait_s: float = 0.0) -> memoryview | None:
+        """Return a buffer; None where all are in use and none came free within `wait_s` seconds."""
+        with self._freed:
+            if not self._free and self._unmade:
+                self._unmade -= 1
+                return memoryview(bytearray(BUFFER_SIZE))
+            if not self._free and wait_s:
+                self._freed.wait(wait_s)
+            return self._free.pop() if self._free else None
 
     def give(self, buffer: memoryview) -> None:
         """Take a buffer back."""
-        with self._lock:
+        with self._freed:
             self._free.append(buffer)
+            self._freed.notify()
 
 
 class InOrderHash:
@@ -64,6 +65,10 @@ class InOrderHash:
         block_hashes: xxh3_128 by block index of what earlier runs left; checked as the frontier passes.
         rotted: called from the hashing thread with the index of a block whose bytes do not match its record;
             that block has to land again.
+
+    Attributes:
+        frontier: bytes consumed so far.
+        busy: it has bytes to hash: then the line is faster than the hash, and readers do well to wait for it.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class InOrderHash:
         self._wake = threading.Condition()
         self._stopped = False
         self.frontier = 0
+        self.busy = False
 
     def offer(self, offset: int, buffer: memoryview, length: int) -> bool:
         """Hand over bytes that are on disk already; returns True where the buffer is now ours.
@@ -134,7 +140,9 @@ class InOrderHash:
                 continue
             with self._wake:
                 while self.frontier not in self._ready and not self._stopped:
+                    self.busy = False
                     self._wake.wait(_WAKE_S)
+                self.busy = True
                 if self._stopped:
                     break
                 buffer, length = self._ready.pop(self.frontier)
@@ -145,6 +153,7 @@ class InOrderHash:
                 self._hash.update(buffer[:length])
                 self._pool.give(buffer)
             self.frontier += length
+        self.busy = False
         self.forget(0, self._tiling.size)
         return None if self._stopped else self._hash.hexdigest()
 

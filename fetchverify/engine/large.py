@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import anyio
@@ -68,7 +69,7 @@ class LargeFile:
                 group.start_soon(self._sync_now_and_then)
                 for _ in range(lines):
                     group.start_soon(self._follow_tickets)
-                digest = await anyio.to_thread.run_sync(self.download.hasher.run, limiter=self._run.hashers)
+                digest = await anyio.to_thread.run_sync(self.download.hasher.run)
                 # The last block may be hashed before its record is written: let the lines come to their end.
                 while self.failure is None and not self._tickets.done:
                     await self._wake.wait()
@@ -143,12 +144,16 @@ class LargeFile:
         return (failure if left and not segment.dropped else None), source
 
     async def _judge(self, failure: Failure, source: Source | None, began: float) -> None:
-        # Sixteen connections that fail together are one attempt, not sixteen.
-        if began >= self._judged_at:
+        # Sixteen connections that fail together, or while one of them waits, are one attempt, not sixteen.
+        counts = began >= self._judged_at
+        if counts:
             self._attempt += 1
-            self._judged_at = time.monotonic()
+            self._judged_at = math.inf
         quiet_s = anyio.current_time() - self._progress_at
-        match await self._run.judge(self.download.file.path, failure, max(1, self._attempt), quiet_s):
+        verdict = await self._run.judge(self.download.file.path, failure, max(1, self._attempt), quiet_s)
+        if counts:
+            self._judged_at = time.monotonic()
+        match verdict:
             case ReResolve():
                 if self._source is source:
                     self._source = None

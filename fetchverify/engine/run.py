@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import statistics
 from collections import deque
@@ -57,13 +56,11 @@ class Run:
         slots: requests for segments of large files under way at once; follows what the line bears.
         threads: those that carry them.
         segments: requests for segments under way.
-        hashers: hashing threads at once, one a core: more would only share the cores.
         active: hashers at work, which `abort` has to stop.
         bytes_fetched: bytes that came over the network, good or bad.
     """
 
     def __init__(self, manifest: Manifest, endpoint: Endpoint, options: TransferOptions, emit: events.Emit) -> None:
-        cores = os.cpu_count() or 1
         self.manifest = manifest
         self.options = options
         self.emit = emit
@@ -75,7 +72,6 @@ class Run:
         self.small_slots = anyio.CapacityLimiter(small)
         self.threads = anyio.CapacityLimiter(options.connections)
         self.slots = anyio.CapacityLimiter(min(2, options.connections))
-        self.hashers = anyio.CapacityLimiter(cores)
         self.active: set[InOrderHash] = set()
         self.segments: set[Segment] = set()
         self._flow: Flow | None = None

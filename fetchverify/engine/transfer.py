@@ -30,6 +30,8 @@ T = TypeVar("T")
 _PROGRESS_EVERY_S = 0.1
 # More than are asked for at once: while some are published together, others are fetched. Bounds memory to as many MiB.
 _SMALL_AT_ONCE = 48
+# While one file is synced and published, and the next one's address is asked for, others keep the line busy.
+_LARGE_AT_ONCE = 4
 # A digest that differs is fetched once more: a byte flipped once is healed, one flipped always is not paid for
 # a third time.
 _ROUNDS = 2
@@ -126,7 +128,7 @@ class Transfer:
         async with anyio.create_task_group() as group:
             # Small files first, in a bunch; the large ones follow as soon as no small one waits for a connection.
             await _each(self._small, small, at_once=_SMALL_AT_ONCE, group=group)
-            await _each(self._large, large, at_once=self._cores, group=group)
+            await _each(self._large, large, at_once=max(_LARGE_AT_ONCE, self._cores), group=group)
 
     async def _small(self, fetch: Fetch) -> None:
         """Fetch into memory, prove it there, publish."""

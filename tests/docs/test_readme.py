@@ -16,6 +16,7 @@ import pytest
 
 import fetchverify
 from fetchverify import cli
+from fetchverify.cli.help import Command
 from fetchverify.core.lifecycle import TABLE
 from fetchverify.errors import ExitCode
 from mock_server.demo import demo_world
@@ -59,10 +60,16 @@ def test_the_lifecycle_is_the_one_in_the_code() -> None:
     assert lifecycle() == readme.table("lifecycle")
 
 
-@pytest.mark.parametrize("name", sorted(cli.cli.commands))
+def command_of(name: str) -> Command:
+    command = cli.cli.get_command(click.Context(cli.cli), name)
+    assert isinstance(command, Command)
+    return command
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_every_command_has_help_and_is_in_the_readme(name: str) -> None:
     """As in `simonw/sqlite-utils:tests/test_docs.py`."""
-    command = cli.cli.commands[name]
+    command = command_of(name)
     assert command.help
     assert f"fetchverify {name}" in readme.text()
     assert name in help_of()
@@ -79,7 +86,7 @@ def test_the_top_level_help_lists_the_exit_codes() -> None:
 
 
 def shown_commands() -> list[str]:
-    of_help = {line for command in cli.cli.commands.values() for line in getattr(command, "examples", ())}
+    of_help = {line for name in cli.COMMANDS for line in command_of(name).examples}
     return sorted({*readme.commands(), *(line for line in of_help if line.startswith("fetchverify "))})
 
 
@@ -87,7 +94,7 @@ def shown_commands() -> list[str]:
 def test_every_command_line_that_is_shown_can_be_parsed(line: str) -> None:
     words = shlex.split(line.partition(" | ")[0], comments=True)
     assert words[0] == "fetchverify"
-    cli.cli.commands[words[1]].make_context(words[1], words[2:])
+    command_of(words[1]).make_context(words[1], words[2:])
 
 
 def test_each_set_up_command_is_one_line() -> None:

@@ -1,0 +1,169 @@
+"""What people type after an option, and the options that several commands share."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from fetchverify.cli.help import option
+from fetchverify.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SELECT, WHERE, ACCESS, RUN, SHOW = "What", "Where to", "Access", "How", "Output"
+
+_RATE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgt])(i?b?)|b)?(?:/s)?", re.IGNORECASE)
+
+
+def parse_rate(text: str) -> int:
+    """Return bytes per second; 0 means no limit.
+
+    `50M` is 50 * 1024 * 1024 as for curl, wget, aria2 and rclone, and so is `50Mi` and `50MiB`; `50MB` is 50,000,000.
+
+    Raises:
+        ValueError: this is no rate.
+    """
+    found = _RATE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(text)
+    number, prefix, suffix = found.groups()
+    base = 1000 if (suffix or "").lower() == "b" else 1024
+    value = float(number) * (base ** ("kmgt".index(prefix.lower()) + 1) if prefix else 1)
+    # A limit that rounds to nothing would mean none.
+    return max(1, round(value)) if value else 0
+
+
+if TYPE_CHECKING:
+    _RateType = click.ParamType[int]
+else:
+    _RateType = click.ParamType  # takes no parameter before click 8.4
+
+
+class Rate(_RateType):
+    """Bytes per second, as `parse_rate` reads them."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes per second; 0 means no limit."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_rate(value)
+        except ValueError:
+            self.fail(f"'{value}' is no rate; write bytes per second such as 500K, 50M or 1.5G", param, ctx)
+
+
+def read_token(token: str | None, token_file: Path | None) -> str | None:
+    """Return the token as given; None leaves it to the hub's own rules."""
+    if token is not None and token_file is not None:
+        raise UsageError("`--token` and `--token-file` exclude each other")
+    if token_file is not None:
+        try:
+            token = sys.stdin.readline() if str(token_file) == "-" else token_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not text"
+            raise UsageError(f"cannot read the token from `{token_file}`: {why}") from None
+        token = token.strip()
+        if not token:
+            raise UsageError(f"there is no token in `{token_file}`")
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        # It would break the request's head; and it must not be quoted here.
+        raise UsageError("the token holds characters that no token has", hint="give the token alone, on one line")
+    return token
+
+
+def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator that declares the options in the order in which help lists them."""
+    return lambda function: reduce(lambda made, declare: declare(made), reversed(options), function)
+
+
+repo_type_option = option(
+    "-t",
+    "--repo-type",
+    type=click.Choice(["model", "dataset", "space"]),
+    group=SELECT,
+    help="Kind of repo. [default: model, or as REPO_ID says]",
+)
+revision_option = option("-r", "--revision", group=SELECT, help="Branch, tag or commit. [default: main]")
+glob_options = _together(
+    option("--include", multiple=True, metavar="GLOB", group=SELECT, help="Take only files that match; repeatable."),
+    option("--exclude", multiple=True, metavar="GLOB", group=SELECT, help="Leave files that match; repeatable."),
+)
+cache_dir_option = option(
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    group=WHERE,
+    help="Another cache than HF_HUB_CACHE.",
+)
+endpoint_option = option(
+    "--endpoint", metavar="URL", group=ACCESS, help="Another Hub or mirror. [default: HF_ENDPOINT]"
+)
+token_options = _together(
+    option(
+        "--token",
+        metavar="TOKEN",
+        group=ACCESS,
+        help="Access token; other users can see it in the process list: --token-file or HF_TOKEN is safer.",
+    ),
+    option(
+        "--token-file",
+        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        metavar="FILE",
+        group=ACCESS,
+        help="Read the token from FILE, or from stdin with -.",
+    ),
+)
+offline_option = option(
+    "--offline",
+    is_flag=True,
+    group=ACCESS,
+    help="Use what is on disk, make no request. [also: HF_HUB_OFFLINE=1]",
+)
+connections_option = option(
+    "--connections",
+    "--max-workers",
+    "connections",
+    type=click.IntRange(1, 64),
+    default=16,
+    show_default=True,
+    metavar="N",
+    group=RUN,
+    help="Requests under way at once.",
+)
+limit_rate_option = option(
+    "--limit-rate",
+    type=Rate(),
+    metavar="RATE",
+    group=RUN,
+    help="Bytes per second over all connections: 500K, 50M, 1.5G, in powers of 1024 as for curl; 50MB is decimal.",
+)
+lock_timeout_option = option(
+    "--lock-timeout",
+    "lock_timeout_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    group=RUN,
+    help="Give up when another process holds a lock for longer; else wait.",
+)
+# Read by `voice.open_voice`.
+show_options = _together(
+    option("--json", "as_json", is_flag=True, group=SHOW, help="One JSON object a line on stdout, the report last."),
+    option("-q", "--quiet", is_flag=True, group=SHOW, help="Only warnings and errors on stderr."),
+    option("-v", "--verbose", is_flag=True, group=SHOW, help="More on stderr; a traceback where there is a bug."),
+    option(
+        "--progress",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        group=SHOW,
+        help="Bars on a terminal, else a line now and then. [also: HF_HUB_DISABLE_PROGRESS_BARS=1]",
+    ),
+)

@@ -62,15 +62,23 @@ class Flow:
         self._trouble_at = now - _TROUBLE_PAUSE_S
         self._seen_at, self._seen = now, 0
 
-    def tick(self, now: float, received: int) -> int:
-        """Return the target after a look at the bytes received so far; call it every 0.1 to 0.5 s."""
+    def tick(self, now: float, received: int, *, enough: bool = False) -> int:
+        """Return the target after a look at the bytes received so far; call it every 0.1 to 0.5 s.
+
+        Args:
+            now: seconds.
+            received: bytes.
+            enough: what comes waits to be hashed: no connection more can speed that up.
+        """
         passed, came = now - self._seen_at, received - self._seen
         if passed <= 0 or (came == 0 and not self._flows):
             return self.target
         self._flows = True
         self._seen_at, self._seen = now, received
         total = came / passed
-        if self._ramping:
+        if enough:
+            self._changed_at = now
+        elif self._ramping:
             self._ramp(now, total)
         elif now - self._changed_at >= _HOLD_S:
             self._probe(now, total)

@@ -16,8 +16,6 @@ from fetchverify.engine.pace import Pace
 from fetchverify.net.transport import Body, ByteClient, Source, TransferError
 from fetchverify.store.partial import Partial
 
-_HASH_WAIT_S = 0.02
-
 
 @dataclass(slots=True)
 class BlockWork:
@@ -176,10 +174,7 @@ def _land_piece(
     means: Means, download: Download, segment: Segment, work: BlockWork, body: Body, spare: memoryview
 ) -> int:
     """Read one buffer, write it, hand it to the hasher; return its length in bytes."""
-    buffer = means.pool.take()
-    while buffer is None and download.hasher.busy:
-        # The hash is what everybody waits for: reading on would only make it read these bytes from disk again.
-        buffer = means.pool.take(_HASH_WAIT_S)
+    buffer = download.hasher.take(work.position)
     into = spare if buffer is None else buffer
     most = means.pace.piece(min(BUFFER_SIZE, work.block.stop - work.position))
     try:

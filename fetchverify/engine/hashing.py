@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 
 import xxhash
@@ -18,6 +19,11 @@ from fetchverify.core.manifest import Digest
 BUFFER_SIZE = MiB
 # A waiting thread looks this often whether the run was cancelled; the backup of being woken.
 _WAKE_S = 1.0
+# How far ahead of a busy hash a reader goes on reading, how often it looks whether it may go on, and how many looks
+# later it reads one piece more in any case.
+_AHEAD = 32 * MiB
+_LOOK_S = 0.002
+_MOST_LOOKS = 10
 
 
 def new_hash(digest: Digest, size: int) -> hashlib._Hash:
@@ -38,23 +44,22 @@ class BufferPool:
     def __init__(self, most: int) -> None:
         self._free: list[memoryview] = []
         self._unmade = most
-        self._freed = threading.Condition()
+        self._lock = threading.Lock()
 
-    def take(self, wait_s: float = 0.0) -> memoryview | None:
-        """Return a buffer; None where all are in use and none came free within `wait_s` seconds."""
-        with self._freed:
-            if not self._free and self._unmade:
-                self._unmade -= 1
-                return memoryview(bytearray(BUFFER_SIZE))
-            if not self._free and wait_s:
-                self._freed.wait(wait_s)
-            return self._free.pop() if self._free else None
+    def take(self) -> memoryview | None:
+        """Return a buffer, or None where all are in use."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            if not self._unmade:
+                return None
+            self._unmade -= 1
+        return memoryview(bytearray(BUFFER_SIZE))
 
     def give(self, buffer: memoryview) -> None:
         """Take a buffer back."""
-        with self._freed:
+        with self._lock:
             self._free.append(buffer)
-            self._freed.notify()
 
 
 class InOrderHash:
@@ -69,6 +74,7 @@ class InOrderHash:
     Attributes:
         frontier: bytes consumed so far.
         busy: it has bytes to hash: then the line is faster than the hash, and readers do well to wait for it.
+        held: how often a reader waited for it.
     """
 
     def __init__(
@@ -92,6 +98,23 @@ class InOrderHash:
         self._stopped = False
         self.frontier = 0
         self.busy = False
+        self.held = 0
+
+    def take(self, offset: int) -> memoryview | None:
+        """Return a buffer for the bytes at `offset`; None where memory is short and the hash not what it is short of.
+
+        Waits while the hash has enough to do: reading on would only make it read these bytes from disk again.
+        A reader far ahead waits for a moment alone: on a long line its silence would cost more than the re-reading.
+        """
+        looks = 0
+        while self.busy and offset - self.frontier > _AHEAD and looks < _MOST_LOOKS:
+            looks += 1
+            time.sleep(_LOOK_S)
+        while (buffer := self._pool.take()) is None and self.busy:
+            looks += 1
+            time.sleep(_LOOK_S)
+        self.held += looks > 0
+        return buffer
 
     def offer(self, offset: int, buffer: memoryview, length: int) -> bool:
         """Hand over bytes that are on disk already; returns True where the buffer is now ours.

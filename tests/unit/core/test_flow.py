@@ -70,3 +70,9 @@ def test_only_the_far_slower_with_much_left_are_given_up() -> None:
     assert [] == laggards({"a": (25.0, 3.0), "slow": (2.0, 30.0)}, []), "two say nothing about what is usual"
     assert ["slow"] == laggards({"slow": (2.0, 30.0)}, [25.0, 24.0]), "the last one has no peers but those before it"
     assert [] == laggards(dict.fromkeys("abcd", (2.0, 60.0)), [25.0] * 9), "a slow line is not a slow connection"
+
+
+def test_no_connection_is_added_while_what_came_waits_to_be_hashed() -> None:
+    """More connections would only share the hash, and spread the file over memory that is not there."""
+    flow = Flow(first=2, most=16, now=0.0)
+    assert [2] * 100 == [flow.tick(number / 10, number * 10**8, enough=True) for number in range(1, 101)]

@@ -42,10 +42,12 @@ def test_pieces_may_arrive_in_any_order(lengths: list[int], rng: random.Random, 
     disk, pool = Disk(len(content)), BufferPool(buffers)
     hasher = a_hasher(disk, Tiling(size=len(content), block_size=1 << 20), {}, pool, [])
     offsets = [sum(lengths[:number]) for number in range(len(lengths))]
+    pieces = rng.sample(list(zip(offsets, lengths, strict=True)), len(lengths))
     digest: list[str | None] = []
-    thread = threading.Thread(target=lambda: digest.append(hasher.run()))
+    # Daemons: Hypothesis may end an example anywhere, and a thread left behind would hold up the interpreter's exit.
+    thread = threading.Thread(target=lambda: digest.append(hasher.run()), daemon=True)
     thread.start()
-    for offset, length in rng.sample(list(zip(offsets, lengths, strict=True)), len(lengths)):
+    for offset, length in pieces:
         disk.data[offset : offset + length] = content[offset : offset + length]
         buffer = pool.take()
         if buffer is None:
@@ -117,3 +119,24 @@ def test_digests_are_those_of_the_repo(algo: str, expected: str) -> None:
     state = new_hash(Digest(algo=algo, hex=expected), 6)  # type: ignore[arg-type]
     state.update(b"hello\n")
     assert expected == state.hexdigest()
+
+
+def test_a_reader_far_ahead_of_a_busy_hash_waits_only_for_a_moment() -> None:
+    """On a long line its silence would cost more than reading its bytes from disk again."""
+    disk, pool = Disk(0), BufferPool(1)
+    hasher = a_hasher(disk, Tiling(size=80 * BUFFER_SIZE), {}, pool, [])
+    hasher.busy = True
+    assert hasher.take(60 * BUFFER_SIZE) is not None
+    assert 1 == hasher.held
+
+
+def test_a_reader_takes_no_buffer_from_an_empty_pool_unless_the_hash_gives_one_back() -> None:
+    """What the hash has to do is what all wait for; where it has nothing to do, the line must not stand still."""
+    hasher = a_hasher(Disk(0), Tiling(size=80 * BUFFER_SIZE), {}, pool := BufferPool(1), [])
+    buffer = hasher.take(0)
+    assert buffer is not None
+    assert hasher.take(BUFFER_SIZE) is None
+    hasher.busy = True
+    threading.Timer(0.05, pool.give, [buffer]).start()
+    assert hasher.take(BUFFER_SIZE) is buffer
+    assert 1 == hasher.held

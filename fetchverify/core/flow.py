@@ -22,10 +22,10 @@ _PATIENCE_S = 2.0
 def first_connections(round_trip_s: float, most: int) -> int:
     """Return with how many connections to begin.
 
-    On a short line two saturate a core with hashing; on a long one each needs many round trips to come to speed,
-    and beginning with two would cost a second.
+    On a short line one may saturate a core with TLS and hashing, and more only share it; on a long one each needs
+    many round trips to come to speed, and beginning with two would cost a second.
     """
-    wanted = 2 if round_trip_s < 0.005 else 4 if round_trip_s < 0.02 else 8
+    wanted = 1 if round_trip_s < 0.002 else 2 if round_trip_s < 0.005 else 4 if round_trip_s < 0.02 else 8
     return max(1, min(wanted, most))
 
 
@@ -54,6 +54,7 @@ class Flow:
         self.target = first
         self._most = most
         self._ramping = True
+        self._settling = True
         self._previous = first
         self._flows = False
         self._before = 0.0  # bytes per second before the last addition
@@ -94,6 +95,9 @@ class Flow:
         return self.target
 
     def _ramp(self, now: float, total: float) -> None:
+        if self._settling:  # connections were added within this interval: it says nothing yet
+            self._settling = False
+            return
         per_line = total / self.target
         if per_line < self._best_per_line * _PER_LINE_KEPT:
             self.target, self._ramping, self._changed_at = self._previous, False, now
@@ -101,6 +105,7 @@ class Flow:
             self._ramping, self._changed_at, self._previous = False, now, self.target
         else:
             self._previous, self.target = self.target, min(self._most, self.target * 2)
+            self._settling = True
         self._best_per_line = max(self._best_per_line, per_line)
 
     def _probe(self, now: float, total: float) -> None:

@@ -33,9 +33,9 @@ def is_safe_path(path: str) -> bool:
 
 
 def tree_bytes(manifest: Manifest) -> bytes:
-    """Return the listing as the hub would write it."""
-    files: dict[str, dict[str, Any]] = {}
-    for file in sorted(manifest.files, key=lambda file: file.path):
+    """Return the listing as the hub would write it: `json.dumps(..., indent=1)`, without its tree of objects."""
+    text = bytearray(b'{\n "format_version": %d,\n "files": {' % _FORMAT_VERSION)
+    for number, file in enumerate(sorted(manifest.files, key=lambda file: file.path)):
         entry: dict[str, Any] = {"size": file.size, "blob_id": file.blob_id}
         if file.is_lfs:
             entry["lfs_sha256"] = file.digest.hex
@@ -43,8 +43,10 @@ def tree_bytes(manifest: Manifest) -> bytes:
         # One invalid Xet hash makes the hub distrust the whole listing.
         if file.xet_hash is not None and _SHA256.fullmatch(file.xet_hash):
             entry["xet_hash"] = file.xet_hash
-        files[file.path] = entry
-    return json.dumps({"format_version": _FORMAT_VERSION, "files": files}, indent=1).encode()
+        indented = json.dumps(entry, indent=1).replace("\n", "\n  ")
+        text += f"{',' if number else ''}\n  {json.dumps(file.path)}: {indented}".encode()
+    text += b"\n }\n}" if manifest.files else b"}\n}"
+    return bytes(text)
 
 
 def write_tree(disk: Disk, folder: Path, manifest: Manifest, *, staging: Path) -> None:

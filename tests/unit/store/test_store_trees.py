@@ -53,6 +53,14 @@ def test_the_listing_is_the_hubs_own_byte_for_byte(disk: Disk, tmp_path: Path, r
     }
 
 
+def test_the_listing_of_an_empty_repo_is_the_hubs_own(repo: Repo) -> None:
+    from dataclasses import replace
+
+    assert json.dumps({"format_version": 1, "files": {}}, indent=1).encode() == tree_bytes(
+        replace(repo.manifest, files=())
+    )
+
+
 def test_one_bad_xet_hash_does_not_spoil_the_listing(repo: Repo) -> None:
     from dataclasses import replace
 

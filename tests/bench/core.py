@@ -24,7 +24,7 @@ MEMORY = Path("/dev/shm")
 
 def measure(folder: Path, size: int, rounds: int, results: Path, tell: Callable[[str], None]) -> int:
     """Print the figures and write them to `core.md`; return the exit code."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[tuple[float, float, float]]] = {}
     with workshop(folder, 3 * size) as (work, shelf_folder, _), Launcher() as launcher:
         shelf = Shelf(shelf_folder)
         case = near_cases(shelf, Sizes.of(size, quick=True), ["big"])[0]
@@ -46,30 +46,40 @@ def measure(folder: Path, size: int, rounds: int, results: Path, tell: Callable[
                             out=Path(out),
                             connections=16,
                         )
-                        argv = [sys.executable, "-m", "tests.bench.inside", order.endpoint, case.repo_id, out]
-                        more = {"LD_PRELOAD": str(preload)} if preload is not None else dict[str, str]()
-                        cost = launcher.run(
-                            [*argv, str(size)], env=order.env(**more), log=work / "said", timeout_s=60 + size / 20e6
-                        )
-                        shutil.rmtree(out, ignore_errors=True)
-                        Path(out).mkdir()
-                    if cost.code:
-                        raise RuntimeError(f"{name}: {cost.output}")
-                    said = json.loads(cost.output.splitlines()[-1])
-                    found.setdefault(name, []).append((said["engine"], said["sha256"]))
-                    tell(f"{number + 1}. {name}: {said['engine'] / 1e9:.2f} of {said['sha256'] / 1e9:.2f} GB/s")
+                        env = order.env(**({"LD_PRELOAD": str(preload)} if preload is not None else {}))
+                        url = f"{order.endpoint}/{case.repo_id}/resolve/{order.commit}/{case.files[0].path}"
+                        asked = {
+                            "inside": [order.endpoint, case.repo_id, out, str(size)],
+                            "bare": [url, out, str(size)],
+                        }
+                        said: dict[str, float] = {}
+                        for module in random.sample(list(asked), len(asked)):
+                            argv = [sys.executable, "-m", f"tests.bench.{module}", *asked[module]]
+                            cost = launcher.run(argv, env=env, log=work / "said", timeout_s=60 + size / 20e6)
+                            shutil.rmtree(out, ignore_errors=True)
+                            Path(out).mkdir()
+                            if cost.code:
+                                raise RuntimeError(f"{name}, {module}: {cost.output}")
+                            said |= json.loads(cost.output.splitlines()[-1])
+                    found.setdefault(name, []).append((said["engine"], said["sha256"], said["bare"]))
+                    figures = " ".join(f"{what} {rate / 1e9:.2f}" for what, rate in said.items())
+                    tell(f"{number + 1}. {name}: {figures} GB/s")
     lines = [
         f"One file of {size / GiB:g} GiB over plain HTTP, in process, against one core's sha256 (1 MiB at a time,"
-        " measured before and after in the same process). Medians, with minimum and maximum.",
+        " measured before and after in the same process) and against the ceiling of this machine: one bare socket,"
+        " one file, one hash in two threads (`bare.py`), the server on the same cores. Medians, with minimum and"
+        " maximum.",
         "",
-        f"| target | engine, GB/s | sha256, GB/s | part of it (aim: {AIM}) |",
-        "|---|---:|---:|---:|",
+        f"| target | engine, GB/s | sha256, GB/s | part of it (aim: {AIM}) | bare, GB/s | part of it |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for name, _, _ in targets:
         values = found[name]
-        engine, sha256 = [engine / 1e9 for engine, _ in values], [sha256 / 1e9 for _, sha256 in values]
-        part = [engine / sha256 for engine, sha256 in values]
-        lines.append(f"| {name} | {spread(engine)} | {spread(sha256)} | {spread(part)} |")
+        engine, sha256, bare = ([value[column] / 1e9 for value in values] for column in range(3))
+        of_hash = [engine / sha256 for engine, sha256, _ in values]
+        of_bare = [engine / bare for engine, _, bare in values]
+        cells = [name, *map(spread, (engine, sha256, of_hash, bare, of_bare))]
+        lines.append(f"| {' | '.join(cells)} |")
     text = "\n".join([*lines, ""])
     (results / "core.md").write_text(text, encoding="utf-8")
     print(text)

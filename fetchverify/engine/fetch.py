@@ -146,7 +146,7 @@ def pump(means: Means, download: Download, source: Source, segment: Segment) -> 
     Raises:
         DiskError: the bytes could not be kept.
     """
-    spare = memoryview(bytearray(BUFFER_SIZE))
+    spare = Spare()
     first = download.work(segment.indexes[0])
     span = None if segment.whole else Block(first.position, download.tiling.block(segment.indexes[-1]).stop)
     at = 0 if span is None else span.start
@@ -170,12 +170,23 @@ def pump(means: Means, download: Download, source: Source, segment: Segment) -> 
     return None
 
 
-def _land_piece(
-    means: Means, download: Download, segment: Segment, work: BlockWork, body: Body, spare: memoryview
-) -> int:
+class Spare:
+    """A buffer for bytes that nobody keeps in memory; made when it is first asked for, since few segments need it."""
+
+    def __init__(self) -> None:
+        self._buffer: memoryview | None = None
+
+    def get(self) -> memoryview:
+        """Return the buffer."""
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(BUFFER_SIZE))
+        return self._buffer
+
+
+def _land_piece(means: Means, download: Download, segment: Segment, work: BlockWork, body: Body, spare: Spare) -> int:
     """Read one buffer, write it, hand it to the hasher; return its length in bytes."""
     buffer = download.hasher.take(work.position)
-    into = spare if buffer is None else buffer
+    into = spare.get() if buffer is None else buffer
     most = means.pace.piece(min(BUFFER_SIZE, work.block.stop - work.position))
     try:
         count = body.fill(into[:most])
@@ -198,8 +209,8 @@ def _land_piece(
     return count
 
 
-def _pass_over(body: Body, spare: memoryview, at: int, until: int) -> int:
+def _pass_over(body: Body, spare: Spare, at: int, until: int) -> int:
     """Read bytes that are on disk already and drop them."""
     while at < until:
-        at += body.fill(spare[: min(BUFFER_SIZE, until - at)])
+        at += body.fill(spare.get()[: min(BUFFER_SIZE, until - at)])
     return at

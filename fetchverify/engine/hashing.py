@@ -19,8 +19,11 @@ from fetchverify.core.manifest import Digest
 BUFFER_SIZE = MiB
 # A waiting thread looks this often whether the run was cancelled; the backup of being woken.
 _WAKE_S = 1.0
-# How far ahead of a busy hash a reader goes on reading, how often it looks whether it may go on, and how many looks
-# later it reads one piece more in any case.
+# A hash is outrun where bytes come at this share of its own speed. Whether it is busy at a moment says less: on a long
+# line it rests behind one slow connection, then runs through all that the others brought.
+_OUTRUN = 0.8
+# How far ahead of a busy hash that is outrun a reader goes on reading, how often it looks whether it may go on, and
+# how many looks later it reads one piece more in any case.
 _AHEAD = 32 * MiB
 _LOOK_S = 0.002
 _MOST_LOOKS = 10
@@ -73,8 +76,8 @@ class InOrderHash:
 
     Attributes:
         frontier: bytes consumed so far.
-        busy: it has bytes to hash: then the line is faster than the hash, and readers do well to wait for it.
-        held: how often a reader waited for it.
+        busy: it has bytes to hash.
+        outrun: bytes come faster than it hashes, as far as is known: readers do well to wait while it is busy.
     """
 
     def __init__(
@@ -98,22 +101,38 @@ class InOrderHash:
         self._stopped = False
         self.frontier = 0
         self.busy = False
-        self.held = 0
+        self.outrun = False
+        self._arrived = self._arrived_before = 0
+        self._began_at = self._looked_at = time.monotonic()
+        self._rested_s = 0.0
+        self._resting_since: float | None = None
+
+    @property
+    def _ahead_of_work(self) -> bool:
+        return self.outrun and self.busy
+
+    def look(self) -> bool:
+        """Return whether bytes come faster than they are hashed, judged since the last look; look every 0.1 s or so."""
+        now, came = time.monotonic(), self._arrived - self._arrived_before
+        resting_s = 0.0 if self._resting_since is None else now - self._resting_since
+        worked_s = now - self._began_at - self._rested_s - resting_s
+        if came and self.frontier and worked_s > 0 and now > self._looked_at:
+            self.outrun = came / (now - self._looked_at) > self.frontier / worked_s * _OUTRUN
+        self._looked_at, self._arrived_before = now, self._arrived
+        return self.outrun
 
     def take(self, offset: int) -> memoryview | None:
         """Return a buffer for the bytes at `offset`; None where memory is short and the hash not what it is short of.
 
-        Waits while the hash has enough to do: reading on would only make it read these bytes from disk again.
+        Waits while an outrun hash has enough to do: reading on would only make it read these bytes from disk again.
         A reader far ahead waits for a moment alone: on a long line its silence would cost more than the re-reading.
         """
         looks = 0
-        while self.busy and offset - self.frontier > _AHEAD and looks < _MOST_LOOKS:
+        while self._ahead_of_work and offset - self.frontier > _AHEAD and looks < _MOST_LOOKS:
             looks += 1
             time.sleep(_LOOK_S)
-        while (buffer := self._pool.take()) is None and self.busy:
-            looks += 1
+        while (buffer := self._pool.take()) is None and self._ahead_of_work:
             time.sleep(_LOOK_S)
-        self.held += looks > 0
         return buffer
 
     def offer(self, offset: int, buffer: memoryview, length: int) -> bool:
@@ -124,6 +143,7 @@ class InOrderHash:
         with self._wake:
             near = offset - self.frontier <= BUFFER_SIZE * 64
             self._ready[offset] = (buffer if near else None, length)
+            self._arrived += length
             if offset == self.frontier:
                 self._wake.notify()
         return near
@@ -132,6 +152,7 @@ class InOrderHash:
         """Say that these bytes are on disk and nowhere in memory."""
         with self._wake:
             self._ready[offset] = (None, length)
+            self._arrived += length
             if offset == self.frontier:
                 self._wake.notify()
 
@@ -156,16 +177,15 @@ class InOrderHash:
             DiskError: the partial could not be read.
         """
         scratch = memoryview(bytearray(BUFFER_SIZE))
+        self.busy = True
         while self.frontier < self._tiling.size:
             index, into_block = divmod(self.frontier, self._tiling.block_size)
             if into_block == 0 and index in self._earlier:
                 self._consume_earlier(index, scratch)
                 continue
             with self._wake:
-                while self.frontier not in self._ready and not self._stopped:
-                    self.busy = False
-                    self._wake.wait(_WAKE_S)
-                self.busy = True
+                if self.frontier not in self._ready:
+                    self._rest()
                 if self._stopped:
                     break
                 buffer, length = self._ready.pop(self.frontier)
@@ -179,6 +199,14 @@ class InOrderHash:
         self.busy = False
         self.forget(0, self._tiling.size)
         return None if self._stopped else self._hash.hexdigest()
+
+    def _rest(self) -> None:
+        """Wait for the bytes at the frontier; called with the lock held."""
+        self.busy, self._resting_since = False, time.monotonic()
+        while self.frontier not in self._ready and not self._stopped:
+            self._wake.wait(_WAKE_S)
+        self._rested_s += time.monotonic() - self._resting_since
+        self.busy, self._resting_since = True, None
 
     def _consume_earlier(self, index: int, scratch: memoryview) -> None:
         """Feed one block of an earlier run; roll back where its bytes are no longer those of its record."""

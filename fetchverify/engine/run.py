@@ -127,12 +127,13 @@ class Run:
 
     async def steer(self) -> None:
         """Add and take away connections as the line answers, and give up those that fall far behind; never ends."""
-        held = 0
         while True:
             await anyio.sleep(_STEER_EVERY_S)
             if self._flow is not None:
-                held, before = sum(hasher.held for hasher in self.active), held
-                self.slots.total_tokens = self._flow.tick(anyio.current_time(), self._received(), enough=held > before)
+                # Each has to be looked at: `all` alone would end with the first that rests.
+                outrun = [hasher.look() for hasher in tuple(self.active)]
+                enough = bool(outrun) and all(outrun)
+                self.slots.total_tokens = self._flow.tick(anyio.current_time(), self._received(), enough=enough)
             known = {one: (one.rate, one.rest_s) for one in self.segments if one.age_s > self._grace_s}
             for segment in laggards(known, self._ended_rates):
                 segment.drop()

@@ -10,6 +10,9 @@ T = TypeVar("T")
 
 _TROUBLE_PAUSE_S = 1.0  # several connections report one and the same trouble
 _HOLD_S = 5.0  # between looks whether more connections bring more
+_LEAST_WINDOW_S = 0.05
+_TRIAL_S = 1.0  # for how long an addition is measured: requests that end together make a shorter look a gamble
+_ROUND_TRIPS_TO_SPEED = 6  # of a new connection: its handshake, its request, and its slow start
 _PER_LINE_KEPT = 0.6  # of a line's rate before the doubling: less says that the line, not its number, is the limit
 _TOTAL_GAINED = 1.05  # what a later addition has to bring to stay
 # A request should last so long that the silence of one round trip before its first byte costs little of it.
@@ -23,9 +26,9 @@ def first_connections(round_trip_s: float, most: int) -> int:
     """Return with how many connections to begin.
 
     On a short line one may saturate a core with TLS and hashing, and more only share it; on a long one each needs
-    many round trips to come to speed, and beginning with two would cost a second.
+    many round trips to come to speed, and finding out how many are too many costs more than they do.
     """
-    wanted = 1 if round_trip_s < 0.002 else 2 if round_trip_s < 0.005 else 4 if round_trip_s < 0.02 else 8
+    wanted = 1 if round_trip_s < 0.002 else 2 if round_trip_s < 0.005 else 4 if round_trip_s < 0.02 else 16
     return max(1, min(wanted, most))
 
 
@@ -37,31 +40,39 @@ def segment_blocks(round_trip_s: float, line_rate: float, block_size: int, free:
         line_rate: bytes per second of one connection; 0 where nothing was measured yet.
         block_size: bytes.
         free: blocks that nobody asked for yet.
-        lines: connections in use; towards the end each gets less, so that all end together.
+        lines: connections in use; towards the end each gets its share, so that all end together.
     """
     enough = 2 if line_rate <= 0 else round(round_trip_s * line_rate / _MOST_SILENCE / block_size)
-    return max(1, min(max(2, enough), 8, free // (2 * lines)))
+    return max(1, min(max(2, enough), 8, free // lines))
 
 
 class Flow:
     """The number of connections: doubled while each keeps its speed, halved on trouble; pure, told the time.
 
+    After each change it lets the connections come to speed before it measures what they bring.
+
+    Args:
+        first: how many to begin with.
+        most: never more.
+        now: seconds.
+        round_trip_s: of the line; a connection needs several to come to speed.
+
     Attributes:
         target: how many to use now.
     """
 
-    def __init__(self, *, first: int, most: int, now: float) -> None:
+    def __init__(self, *, first: int, most: int, now: float, round_trip_s: float) -> None:
         self.target = first
         self._most = most
-        self._ramping = True
-        self._settling = True
-        self._previous = first
-        self._flows = False
-        self._before = 0.0  # bytes per second before the last addition
+        self._settle_s = round_trip_s * _ROUND_TRIPS_TO_SPEED
+        self._ramping = first < most
+        self._previous = first  # below `target` while an addition has to prove itself
+        self._before = 0.0  # bytes per second before that addition
         self._best_per_line = 0.0
-        self._changed_at = now
         self._trouble_at = now - _TROUBLE_PAUSE_S
-        self._seen_at, self._seen = now, 0
+        self._flows = False
+        self._from = now
+        self._from_bytes: int | None = None
 
     def tick(self, now: float, received: int, *, enough: bool = False) -> int:
         """Return the target after a look at the bytes received so far; call it every 0.1 to 0.5 s.
@@ -71,52 +82,58 @@ class Flow:
             received: bytes.
             enough: what comes waits to be hashed: no connection more can speed that up.
         """
-        passed, came = now - self._seen_at, received - self._seen
-        if passed <= 0 or (came == 0 and not self._flows):
-            return self.target
-        self._flows = True
-        self._seen_at, self._seen = now, received
-        total = came / passed
+        if not self._flows:
+            if not received:
+                return self.target
+            self._flows = True
+            self._measure_after(now)
         if enough:
-            self._changed_at = now
-        elif self._ramping:
-            self._ramp(now, total)
-        elif now - self._changed_at >= _HOLD_S:
-            self._probe(now, total)
+            self._measure_after(now)
+        elif now >= self._from and self._from_bytes is None:
+            self._from, self._from_bytes = now, received
+        elif self._from_bytes is not None and now - self._from >= max(self._window_s, _LEAST_WINDOW_S):
+            total = (received - self._from_bytes) / (now - self._from)
+            (self._ramp if self._ramping else self._probe)(total)
+            self._measure_after(now)
         return self.target
 
     def trouble(self, now: float) -> int:
         """Return the target after a 429, a 5xx or a timeout."""
         if now - self._trouble_at >= _TROUBLE_PAUSE_S:
-            self._trouble_at = self._changed_at = now
+            self._trouble_at = now
             self._ramping = False
             self.target = self._previous = max(1, self.target // 2)
-            self._before = 0.0
+            self._measure_after(now)
         return self.target
 
-    def _ramp(self, now: float, total: float) -> None:
-        if self._settling:  # connections were added within this interval: it says nothing yet
-            self._settling = False
-            return
+    @property
+    def _window_s(self) -> float:
+        """For how long to measure: shortly while it ramps, longer where a few per cent matter."""
+        if self._ramping:
+            return self._settle_s
+        return _TRIAL_S if self.target > self._previous else _HOLD_S
+
+    def _measure_after(self, now: float) -> None:
+        self._from, self._from_bytes = now + self._settle_s, None
+
+    def _ramp(self, total: float) -> None:
         per_line = total / self.target
         if per_line < self._best_per_line * _PER_LINE_KEPT:
-            self.target, self._ramping, self._changed_at = self._previous, False, now
+            self.target, self._ramping = self._previous, False
         elif self.target >= self._most:
-            self._ramping, self._changed_at, self._previous = False, now, self.target
+            self._previous, self._ramping = self.target, False
         else:
             self._previous, self.target = self.target, min(self._most, self.target * 2)
-            self._settling = True
         self._best_per_line = max(self._best_per_line, per_line)
 
-    def _probe(self, now: float, total: float) -> None:
-        """Keep an addition that brought something, take back one that did not, then try one more."""
+    def _probe(self, total: float) -> None:
+        """Keep an addition that brought something and try one more at once; take back one that did not."""
         if self.target > self._previous and total < self._before * _TOTAL_GAINED:
             self.target = self._previous
         else:
             self._previous = self.target
             self.target = min(self._most, self.target + max(1, self.target // 4))
             self._before = total
-        self._changed_at = now
 
 
 def laggards(rates: Mapping[T, tuple[float, float]], ended: Sequence[float]) -> list[T]:

@@ -98,8 +98,9 @@ class Run:
         """Choose how many connections to begin with, once the line's round trip is known."""
         if self._flow is None:
             most = self.options.connections
-            first = first_connections(self.means.client.round_trip_s, most)
-            self._flow = Flow(first=first, most=most, now=anyio.current_time())
+            round_trip_s = self.means.client.round_trip_s
+            first = first_connections(round_trip_s, most)
+            self._flow = Flow(first=first, most=most, now=anyio.current_time(), round_trip_s=round_trip_s)
             self.slots.total_tokens = first
 
     def enter(self, segment: Segment) -> None:

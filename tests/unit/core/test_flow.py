@@ -22,26 +22,36 @@ def run(flow: Flow, rate_of: object, seconds: float, *, start: float = 0.0, rece
 
 def test_a_line_that_caps_each_connection_gets_all_of_them_soon() -> None:
     """200 Mbit/s a connection: sixteen of them in less than a second, from two."""
-    flow = Flow(first=2, most=16, now=0.0)
+    flow = Flow(first=2, most=16, now=0.0, round_trip_s=0.0)
     run(flow, lambda lines: lines * 25 * MB, 0.8)
+    assert 16 == flow.target
+
+
+def test_a_connection_is_not_judged_before_it_came_to_speed() -> None:
+    """At 50 ms a new one brings next to nothing for a quarter of a second, and that says nothing about the line."""
+    flow, received, in_use = Flow(first=8, most=16, now=0.0, round_trip_s=0.05), 0, [0.0] * 8
+    for tenth in range(1, 21):
+        now = tenth / 10
+        received += sum(int(2.5 * MB) for began in in_use if now - began > 0.3)
+        in_use = [*in_use, *[now] * (flow.tick(now, received) - len(in_use))]
     assert 16 == flow.target
 
 
 def test_where_the_total_is_the_limit_more_connections_are_taken_back() -> None:
     """On loopback two connections keep the hash busy; sixteen would only share the cores."""
-    flow = Flow(first=2, most=16, now=0.0)
+    flow = Flow(first=2, most=16, now=0.0, round_trip_s=0.0)
     run(flow, lambda lines: 1500 * MB, 1.0)
     assert 2 == flow.target
 
 
 def test_trouble_halves_once_however_many_connections_report_it() -> None:
-    flow = Flow(first=16, most=16, now=0.0)
+    flow = Flow(first=16, most=16, now=0.0, round_trip_s=0.0)
     assert [8, 8, 8] == [flow.trouble(10.0), flow.trouble(10.1), flow.trouble(10.9)]
     assert [4, 2, 1, 1] == [flow.trouble(12.0), flow.trouble(14.0), flow.trouble(16.0), flow.trouble(18.0)]
 
 
 def test_after_trouble_connections_come_back_one_by_one_if_they_bring_something() -> None:
-    flow = Flow(first=16, most=16, now=0.0)
+    flow = Flow(first=16, most=16, now=0.0, round_trip_s=0.0)
     flow.trouble(1.0)
     run(flow, lambda lines: lines * 25 * MB, 60.0, start=1.0)
     assert 16 == flow.target
@@ -49,7 +59,7 @@ def test_after_trouble_connections_come_back_one_by_one_if_they_bring_something(
 
 @given(st.integers(1, 64), st.lists(st.tuples(st.floats(0, 5), st.integers(0, 10**10), st.booleans()), max_size=80))
 def test_the_target_stays_between_one_and_the_most(most: int, steps: list[tuple[float, int, bool]]) -> None:
-    flow, now, received = Flow(first=first_connections(0.05, most), most=most, now=0.0), 0.0, 0
+    flow, now, received = Flow(first=first_connections(0.05, most), most=most, now=0.0, round_trip_s=0.0), 0.0, 0
     for passed, came, trouble in steps:
         now, received = now + passed, received + came
         assert 1 <= (flow.trouble(now) if trouble else flow.tick(now, received)) <= most
@@ -74,5 +84,5 @@ def test_only_the_far_slower_with_much_left_are_given_up() -> None:
 
 def test_no_connection_is_added_while_what_came_waits_to_be_hashed() -> None:
     """More connections would only share the hash, and spread the file over memory that is not there."""
-    flow = Flow(first=2, most=16, now=0.0)
+    flow = Flow(first=2, most=16, now=0.0, round_trip_s=0.0)
     assert [2] * 100 == [flow.tick(number / 10, number * 10**8, enough=True) for number in range(1, 101)]

@@ -1,5 +1,6 @@
 """One module a command, each with a `run`: observe, decide, act, report; words and bars are left to `sinks`.
 
 get        a repo or some of its files, proved, into the hub's cache or a plain folder
+probe      measure the line to an endpoint
 runner     runs a command until it ends or a signal comes
 """

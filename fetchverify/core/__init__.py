@@ -6,4 +6,5 @@ select     which of a repo's files are wanted         plan       what to do abou
 blocks     tiling, journal records                    tickets    which blocks to ask for next
 flow       how many connections, which to give up     retry      what follows a failure
 lifecycle  the state table                            report     outcomes and the report
+lineprobe  what was measured of a line, and the verdict
 """

@@ -217,8 +217,23 @@ def _backoff(attempt: int, jitter: float, patience: Patience) -> float:
 
 # `"api";r=0;t=55`; one field may hold several policies. Source: draft-ietf-httpapi-ratelimit-headers-09;
 # huggingface_hub 2.4.0 `utils/_http.py::_RATELIMIT_REGEX`.
-_RATE_LIMIT = re.compile(r'"[^"]{0,100}"\s*;\s*r\s*=\s*([0-9]{1,12})\s*;\s*t\s*=\s*([0-9]{1,9})')
+_RATE_LIMIT = re.compile(r'"([^"]{0,100})"\s*;\s*r\s*=\s*([0-9]{1,12})\s*;\s*t\s*=\s*([0-9]{1,9})')
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What a server still grants: `left` requests until `reset_s` seconds have passed."""
+
+    name: str
+    left: int
+    reset_s: int
+
+
+def parse_quotas(field: str) -> tuple[Quota, ...]:
+    """Return the quotas of a `RateLimit` header field; what is none is passed over."""
+    found = _RATE_LIMIT.findall(field)
+    return tuple(Quota(name=name, left=int(left), reset_s=int(reset)) for name, left, reset in found)
 
 
 def parse_wait(headers: Mapping[str, str], *, now_s: float) -> float | None:
@@ -234,7 +249,7 @@ def parse_wait(headers: Mapping[str, str], *, now_s: float) -> float | None:
     Source: RFC 9110 §10.2.3 (seconds or a date).
     """
     lower = {name.lower(): value for name, value in headers.items()}
-    resets = [int(reset) for left, reset in _RATE_LIMIT.findall(lower.get("ratelimit", "")) if int(left) == 0]
+    resets = [quota.reset_s for quota in parse_quotas(lower.get("ratelimit", "")) if quota.left == 0]
     if resets:
         return float(max(resets))
     value = lower.get("retry-after", "").strip()

@@ -3,5 +3,6 @@
 hub        a revision to a Manifest, async
 transport  the bytes of one range, in worker threads
 detach     bodies read off the connection's own socket
+probing    measures the line to an endpoint
 wire       addresses, headers, who may see the token, errors translated; the hub's httpx
 """

@@ -84,6 +84,7 @@ class Hub:
     Attributes:
         requests: how many were sent, redirects and retries among them.
         retries: how many calls were made again.
+        has_tree: it lists files by the tree API, as far as is known.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Hub:
         self._client = wire.new_async_client(connections)
         self.requests = 0
         self.retries = 0
+        self.has_tree = True
 
     async def __aenter__(self) -> Hub:
         await self._client.__aenter__()
@@ -140,6 +142,7 @@ class Hub:
             try:
                 files = await self.tree(ref, commit)
             except _NoSuchApiError:
+                self.has_tree = False
                 files = await self._siblings(ref, commit)
             check_files(files)
         return Manifest(ref=ref, commit=commit, files=files)

@@ -218,6 +218,19 @@ def no_cookies() -> CookieJar:
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
+def new_client() -> httpx.Client:
+    """Return a client like `new_async_client`, for worker threads.
+
+    Raises:
+        UsageError: as `new_async_client`.
+    """
+    context = ssl_context()
+    try:
+        return httpx.Client(verify=context, timeout=timeouts(), follow_redirects=False, cookies=no_cookies())
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise bad_proxy(error) from error
+
+
 def new_async_client(connections: int) -> httpx.AsyncClient:
     """Return a client for metadata: its shorter deadlines, no redirects by itself, proxies from the environment.
 

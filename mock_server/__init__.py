@@ -4,6 +4,7 @@
     run          the command line; runs a command against a Hub of its own
     serve        sockets and threads; the only part that blocks
     app          routes and access                        targets, api, pages, files, quota
+    git          bare repos and smart HTTP                 lfs: the batch API
     inject       faults carried out on values
     faults       faults and the rules that say whom they hit; scenario reads them from TOML
     ledger       what was asked and what was sent

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, quote, unquote
 
-from mock_server import api, files, inject
+from mock_server import api, files, inject, lfs
 from mock_server.faults import Exchange, Fault
+from mock_server.git import GitRepos, lfs_files
 from mock_server.messages import Headers, Origin, Request, Response, asked_range, respond
 from mock_server.pages import page
 from mock_server.quota import Quota, Quotas
@@ -34,6 +35,10 @@ class Settings:
     """Whether these routes exist."""
     max_unranged: int | None = None
     """The CDN answers 400 to an unranged GET of a larger file (the real one: tens of GB)."""
+    lfs_header: bool = False
+    """Download actions of the LFS batch API carry their signature in a header, and not in the address."""
+    lfs_errors: Mapping[str, int] = field(default_factory=dict)
+    """Objects, by path or oid, that the LFS batch API refuses, with the status."""
     quotas: Mapping[str, Quota] = field(default_factory=dict)
     """Limits of `api` and `resolvers` requests; without them none is ever reached."""
 
@@ -63,6 +68,7 @@ class App:
         self._clock = clock
         self._secret = secret if secret is not None else secrets.token_bytes(16)
         self._quotas = Quotas(clock)
+        self.git = GitRepos()
         self._blobs: dict[str, tuple[RepoFile, Commit]] = {}
 
     def route(self, request: Request) -> Routed:
@@ -111,7 +117,7 @@ class App:
         token = request.token if request.origin == "hub" else None
         if token is not None and world.user(token) is None:
             message = "Invalid credentials in Authorization header"
-            return replace(routed, refusal=_refuse(401, None, message))
+            return replace(routed, refusal=_challenged(target, _refuse(401, None, message)))
         if target.repo_id is None:
             return routed
         repo = world.find(target.kind, target.repo_id)
@@ -123,15 +129,17 @@ class App:
         allowed = open_to_all or (repo is not None and token is not None and token in repo.tokens)
         if repo is None or (repo.private and not allowed):
             if token is None and not open_to_all:
-                return replace(routed, refusal=_refuse(401, "RepoNotFound", "Invalid username or password."))
+                refusal = _refuse(401, "RepoNotFound", "Invalid username or password.")
+                return replace(routed, refusal=_challenged(target, refusal))
             return replace(routed, refusal=_refuse(404, "RepoNotFound", "Repository not found"))
         routed = replace(routed, repo=repo)
         if repo.disabled:
             return replace(routed, refusal=_refuse(403, None, "Access to this resource is disabled."))
-        if target.verb == "resolve" and repo.gated and not allowed:
+        if target.verb in ("resolve", "git", "lfs") and repo.gated and not allowed:
             message = f"Access to {target.kind} {repo.repo_id} is restricted."
-            return replace(routed, refusal=_refuse(401 if token is None else 403, "GatedRepo", message))
-        if target.verb == "refs":
+            refusal = _refuse(401 if token is None else 403, "GatedRepo", message)
+            return replace(routed, refusal=_challenged(target, refusal))
+        if target.verb in ("refs", "git", "lfs"):
             return routed
         commit = repo.at(target.revision or "main")
         if commit is None:
@@ -150,7 +158,7 @@ class App:
 
     def _answer(self, routed: Routed, faults: Sequence[Fault]) -> Response:
         target, request = routed.target, routed.request
-        if request.method not in ({"POST"} if target.verb == "paths-info" else {"GET", "HEAD"}):
+        if request.method not in _METHODS.get(target.verb, {"GET", "HEAD"}):
             return respond(405, b"Method Not Allowed")
         query = parse_qs(request.query)
         if routed.file is not None:
@@ -165,6 +173,10 @@ class App:
                 return self._tree(routed.commit, target, request, query)
             case "paths-info" if routed.commit is not None and self.settings.paths_info:
                 return _paths_info(routed.commit, request)
+            case "git" if routed.repo is not None:
+                return self.git.answer(routed.repo, target.path or "", request)
+            case "lfs" if routed.repo is not None:
+                return self._batch(routed, routed.repo)
             case "refs" if routed.repo is not None:
                 pull_requests = _flag(query, "include_prs")
                 return api.json_response(api.refs_json(routed.repo, pull_requests=pull_requests))
@@ -206,6 +218,18 @@ class App:
 
     # files
 
+    def _batch(self, routed: Routed, repo: Repo) -> Response:
+        def sign(file: RepoFile, commit: Commit) -> lfs.Action:
+            href = self._sign(routed, file, commit)
+            expires = self._clock() + self.settings.ttl_s
+            if not self.settings.lfs_header:
+                return lfs.Action(href=href, expires=expires, header={})
+            bare, _, query = href.partition("?")
+            return lfs.Action(href=bare, expires=expires, header={"X-Mock-Signature": query})
+
+        errors, now = self.settings.lfs_errors, self._clock()
+        return lfs.batch(routed.request, lfs_files(repo), sign=sign, errors=errors, now=now)
+
     def _redirects(self, routed: Routed) -> bool:
         """Tell whether a request for a file is sent on to the CDN."""
         origin, file = routed.request.origin, routed.file
@@ -240,7 +264,7 @@ class App:
         return f"{self.endpoints['cdn']}{path}?Expires={expires}&Signature={signature}&Key-Pair-Id=MOCK"
 
     def _signed(self, request: Request) -> bool:
-        query = parse_qs(request.query)
+        query = parse_qs(request.headers.get("x-mock-signature") or request.query)
         expires, signature = (query.get(name, [""])[0] for name in ("Expires", "Signature"))
         if not hmac.compare_digest(self._signature(request.path, expires).encode(), signature.encode()):
             return False
@@ -262,6 +286,17 @@ def _exchange(request: Request, target: Target, *, size: int | None) -> Exchange
         token=request.token,
         serves_bytes=False,
     )
+
+
+_METHODS: Mapping[str, set[str]] = {"paths-info": {"POST"}, "lfs": {"POST"}, "git": {"GET", "POST"}}
+
+
+def _challenged(target: Target, refusal: Response) -> Response:
+    """Have a 401 ask for a password where git is the one that hears it: it sends none before."""
+    if target.verb not in ("git", "lfs") or refusal.status != 401:
+        return refusal
+    name = "WWW-Authenticate" if target.verb == "git" else "LFS-Authenticate"
+    return refusal.header(name, 'Basic realm="mock"')
 
 
 def _refuse(status: int, error_code: str | None, message: str) -> Response:

@@ -34,6 +34,8 @@ class MockHub:
         tree: whether there is a tree API.
         paths_info: whether there is a paths-info API.
         max_unranged: the CDN answers 400 to an unranged GET of a larger file.
+        lfs_header: the LFS batch API signs by a header in place of a query.
+        lfs_errors: status by path or oid of what the LFS batch API refuses.
         quotas: limits of `api` and `resolvers` requests.
         rules: faults from the start.
         ssl_context: serve TLS on all origins.
@@ -56,6 +58,8 @@ class MockHub:
         tree: bool = True,
         paths_info: bool = True,
         max_unranged: int | None = None,
+        lfs_header: bool = False,
+        lfs_errors: Mapping[str, int] | None = None,
         quotas: Mapping[str, Quota] | None = None,
         rules: Iterable[Rule] = (),
         ssl_context: ssl.SSLContext | None = None,
@@ -74,6 +78,8 @@ class MockHub:
             tree=tree,
             paths_info=paths_info,
             max_unranged=max_unranged,
+            lfs_header=lfs_header,
+            lfs_errors=dict(lfs_errors or {}),
             quotas=dict(quotas or {}),
         )
         self._app = App(self.world, settings)
@@ -154,6 +160,7 @@ class MockHub:
         server, self._server = self._server, None
         if server is not None:
             server.close()
+        self._app.git.close()
         self.ledger.close()
 
     def __enter__(self) -> "MockHub":

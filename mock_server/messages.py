@@ -1,5 +1,6 @@
 """Requests and responses as values, and HTTP's range rules; bytes on sockets are left to `serve`."""
 
+import base64
 import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 from mock_server.content import Content, InMemory
 
 Origin = Literal["hub", "cdn", "other"]
-Route = Literal["api", "tree", "paths-info", "resolve", "cdn", "other"]
+Route = Literal["api", "tree", "paths-info", "resolve", "git", "lfs", "cdn", "other"]
 
 _RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})\s*")
 
@@ -49,11 +50,16 @@ class Request:
 
     @property
     def token(self) -> str | None:
-        """The bearer token, if one was sent."""
+        """The bearer token, or the password that git sends in its place, if one was sent."""
         value = self.headers.get("authorization")
         if value is None:
             return None
         scheme, _, token = value.partition(" ")
+        if scheme.lower() == "basic":
+            try:
+                return base64.b64decode(token).decode().partition(":")[2]
+            except ValueError:
+                return value
         return token.strip() if scheme.lower() == "bearer" else value
 
 

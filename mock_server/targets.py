@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 from mock_server.messages import Origin, Route
 from mock_server.world import KINDS, Kind
 
-Verb = Literal["info", "tree", "paths-info", "refs", "list", "whoami", "resolve", "cdn", "nothing"]
+Verb = Literal["info", "tree", "paths-info", "refs", "list", "whoami", "resolve", "git", "lfs", "cdn", "nothing"]
 
 _PREFIXES: dict[str, Kind] = {f"{kind}s": kind for kind in KINDS}
 _API_VERBS: dict[str, Verb] = {"revision": "info", "tree": "tree", "paths-info": "paths-info", "refs": "refs"}
@@ -20,9 +20,16 @@ _ROUTES: dict[Verb, Route] = {
     "list": "api",
     "whoami": "api",
     "resolve": "resolve",
+    "git": "git",
+    "lfs": "lfs",
     "cdn": "cdn",
     "nothing": "other",
 }
+_GIT_TAILS: tuple[tuple[Verb, list[str]], ...] = (
+    ("lfs", ["info", "lfs", "objects", "batch"]),
+    ("git", ["info", "refs"]),
+    ("git", ["git-upload-pack"]),
+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -60,7 +67,7 @@ def parse_target(origin: Origin, raw_path: str) -> Target:
     if segments[0] in _PREFIXES and len(segments) > 2:
         kind = _PREFIXES[segments[0]]
         segments = segments[1:]
-    return _resolve(kind, segments)
+    return _git(kind, segments) or _resolve(kind, segments)
 
 
 def blob_path(kind: Kind, repo_id: str, sha256: str, path: str) -> str:
@@ -102,6 +109,14 @@ def _api(segments: list[str]) -> Target:
     if len(rest) > 2:
         return NOTHING
     return Target(verb="info", kind=kind, repo_id="/".join(rest))
+
+
+def _git(kind: Kind, segments: list[str]) -> Target | None:
+    for verb, tail in _GIT_TAILS:
+        repo = segments[: -len(tail)]
+        if segments[-len(tail) :] == tail and len(repo) in (1, 2):
+            return Target(verb=verb, kind=kind, repo_id="/".join(repo).removesuffix(".git"), path="/".join(tail))
+    return None
 
 
 def _resolve(kind: Kind, segments: list[str]) -> Target:

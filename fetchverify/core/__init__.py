@@ -7,4 +7,7 @@ blocks     tiling, journal records                    tickets    which blocks to
 flow       how many connections, which to give up     retry      what follows a failure
 lifecycle  the state table                            report     outcomes and the report
 lineprobe  what was measured of a line, and the verdict
+pointer    LFS pointers                               gitindex   stat data in git's index
+gitremote  where a clone's LFS objects lie            gitglob    its patterns of paths
+lfsapi     the LFS batch API, validated
 """

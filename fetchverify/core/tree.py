@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fetchverify.core.manifest import Digest, RemoteFile, RepoPath
 from fetchverify.core.paths import check_path, check_size, shown
+from fetchverify.core.pointer import pointer_blob_id
 from fetchverify.errors import UntrustedMetadataError
 
 # The largest datasets of the Hub have a few million files; beyond this a listing is an attack or a mistake.
@@ -95,8 +95,7 @@ def file_from_headers(path: RepoPath, headers: Mapping[str, str], *, redirected:
     if _SHA1.fullmatch(etag):
         return remote_file(path, etag, int(size), None, None)
     # Headers do not name the pointer's git id, but git-lfs writes pointers in one way only.
-    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{etag}\nsize {int(size)}\n".encode()
-    blob_id = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False).hexdigest()
+    blob_id = pointer_blob_id(etag, int(size))
     return remote_file(path, blob_id, int(size), {"oid": etag, "size": int(size)}, None)
 
 

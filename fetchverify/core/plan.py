@@ -132,7 +132,12 @@ SMALL_FILE = 1 << 20
 
 
 def plan_fetch(
-    files: Iterable[RemoteFile], seen: Mapping[RepoPath, Seen], *, copies_cost_space: bool, force: bool = False
+    files: Iterable[RemoteFile],
+    seen: Mapping[RepoPath, Seen],
+    *,
+    copies_cost_space: bool,
+    force: bool = False,
+    any_name: bool = False,
 ) -> Plan:
     """Return what it takes to publish `files`, at the least cost in bytes fetched.
 
@@ -141,6 +146,7 @@ def plan_fetch(
         seen: what the layout observed for each of them; a path that is absent there was not seen.
         copies_cost_space: True for a plain folder, whose files are copies and not links to one blob.
         force: fetch everything again, whatever is there.
+        any_name: the names are on this disk already: none is refused because another system could not hold it.
     """
     keeps: list[Keep] = []
     links: list[Link] = []
@@ -152,7 +158,7 @@ def plan_fetch(
         right_size = published is not None and published.size == file.size
         # Bytes of another length cannot be the file: not even worth a hash.
         copies = tuple(sorted((c for c in what.copies if c.size == file.size), key=lambda c: not c.proved))
-        why = what.obstacle or obstacle(file.path, folder=copies_cost_space)
+        why = what.obstacle or (None if any_name else obstacle(file.path, folder=copies_cost_space))
         if why is not None:
             refusals.append(Refuse(file=file, why=why))
         elif force:

@@ -65,7 +65,7 @@ class Publisher:
         if copy.size == file.size and await self._run.auditor.matches(path, file.digest, file.size):
             await self.in_thread(lambda: self._layout.proofs.add(file.digest, path, hashed=before))
             return True
-        message = f"`{copy.where}` is not what the Hub promises for `{file.path}`"
+        message = f"`{copy.where}` is not what {self._run.promiser} promises for `{file.path}`"
         self._run.emit(events.Note(level="warning", message=message))
         return False
 

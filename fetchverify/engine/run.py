@@ -19,7 +19,7 @@ from fetchverify.engine.audit import Auditor
 from fetchverify.engine.fetch import Means, Segment
 from fetchverify.engine.hashing import BufferPool, InOrderHash
 from fetchverify.engine.pace import Pace
-from fetchverify.net.transport import ByteClient
+from fetchverify.net.transport import ByteClient, Locator
 from fetchverify.net.wire import Endpoint
 
 _POOL_BUFFERS = 64  # MiB; the whole process stays below 150 MiB
@@ -56,17 +56,31 @@ class Run:
         slots: requests for segments of large files under way at once; follows what the line bears.
         threads: those that carry them.
         segments: requests for segments under way.
+        promiser: who said what the files are, for messages.
         active: hashers at work, which `abort` has to stop.
         bytes_fetched: bytes that came over the network, good or bad.
     """
 
-    def __init__(self, manifest: Manifest, endpoint: Endpoint, options: TransferOptions, emit: events.Emit) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        endpoint: Endpoint,
+        options: TransferOptions,
+        emit: events.Emit,
+        locator: Locator | None = None,
+    ) -> None:
         self.manifest = manifest
+        self.promiser = "the Hub" if locator is None else "its pointer"
         self.options = options
         self.emit = emit
         self._requests = itertools.count()
         small = min(2 * options.connections, _MOST_SMALL)
-        client = ByteClient(endpoint, connections=small + options.connections, count=lambda: next(self._requests))
+        client = ByteClient(
+            endpoint,
+            connections=small + options.connections,
+            count=lambda: next(self._requests),
+            locator=locator,
+        )
         self.means = Means(client=client, pool=BufferPool(_POOL_BUFFERS), pace=Pace(options.limit_rate))
         self.auditor = Auditor()
         self.small_slots = anyio.CapacityLimiter(small)

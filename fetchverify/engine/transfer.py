@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 import anyio
@@ -11,7 +12,7 @@ import anyio.abc
 import anyio.to_thread
 
 from fetchverify import events
-from fetchverify.core.manifest import Manifest, RemoteFile
+from fetchverify.core.manifest import Digest, Manifest, RemoteFile
 from fetchverify.core.plan import SMALL_FILE, Fetch, Keep, Link, Plan
 from fetchverify.core.report import Outcome, OutcomeKind
 from fetchverify.core.retry import Failure, Reason
@@ -20,6 +21,7 @@ from fetchverify.engine.large import LargeFile
 from fetchverify.engine.publish import Publisher
 from fetchverify.engine.run import Run, TransferOptions
 from fetchverify.engine.small import fetch_small
+from fetchverify.net.transport import Locator
 from fetchverify.net.wire import Endpoint, access_hint
 from fetchverify.store.disk import Disk
 from fetchverify.store.layout import Layout
@@ -54,12 +56,14 @@ class Transfer:
         endpoint: Endpoint,
         options: TransferOptions,
         emit: events.Emit,
+        locator: Locator | None = None,
     ) -> None:
-        self.run = Run(manifest, endpoint, options, emit)
+        self.run = Run(manifest, endpoint, options, emit, locator)
         self.publisher = Publisher(self.run, layout, disk, endpoint.host)
         self._layout = layout
         self._disk = disk
         self._endpoint = endpoint
+        self._locator = locator
         self._emit = emit
         self._cores = os.cpu_count() or 1
         self._shown: dict[LargeFile, tuple[int, int]] = {}
@@ -79,12 +83,12 @@ class Transfer:
                 group.start_soon(self._abort_when_cancelled)
                 group.start_soon(self._show_progress)
                 group.start_soon(self.run.steer)
-                extra = await self._use_what_is_there(plan)
+                fetches = _merged([*plan.fetches, *await self._use_what_is_there(plan)])
                 if self.run.options.offline:
-                    for fetch in [*plan.fetches, *extra]:
+                    for fetch in fetches:
                         self._fail_all(fetch, OutcomeKind.ABSENT, 0, "not on this disk, or not right, and offline")
                 else:
-                    await self._fetch_all([*plan.fetches, *extra])
+                    await self._fetch_all(fetches)
                 group.cancel_scope.cancel()
         finally:
             self.run.means.client.close()
@@ -215,11 +219,16 @@ class Transfer:
         kind = _OUTCOMES.get(failure.reason, OutcomeKind.UNREACHABLE)
         hint = None
         if kind is OutcomeKind.DENIED:
-            hint = access_hint(self._endpoint, self.run.manifest.ref, failure)
+            hint = self._access_hint(failure)
         self._fail_all(fetch, kind, fetched, failure.summary, hint)
 
+    def _access_hint(self, failure: Failure) -> str:
+        if self._locator is not None:
+            return self._locator.hint(failure)
+        return access_hint(self._endpoint, self.run.manifest.ref, failure)
+
     def _fail_corrupt(self, fetch: Fetch, fetched: int) -> None:
-        detail = f"came with another {fetch.digest.algo} than the Hub promises, {_ROUNDS} times"
+        detail = f"came with another {fetch.digest.algo} than {self.run.promiser} promises, {_ROUNDS} times"
         self._fail_all(fetch, OutcomeKind.CORRUPT, fetched, detail)
 
     def _fail_all(self, fetch: Fetch, kind: OutcomeKind, fetched: int, detail: str, hint: str | None = None) -> None:
@@ -229,7 +238,9 @@ class Transfer:
     def _tell_corrupt(self, file: RemoteFile, came: str, *, last: bool) -> None:
         then = "the bad copy is in quarantine" + ("" if last else ", fetching again")
         algo, promised = file.digest.algo, file.digest.hex
-        message = f"`{file.path}` came with {algo} `{came[:12]}…`, the Hub promises `{promised[:12]}…`; {then}"
+        message = (
+            f"`{file.path}` came with {algo} `{came[:12]}…`, {self.run.promiser} promises `{promised[:12]}…`; {then}"
+        )
         self._emit(events.Note(level="warning", message=message))
         if not last:
             self.run.retries += 1
@@ -250,6 +261,19 @@ class Transfer:
                 if now != before:
                     self._shown[large] = now
                     self._emit(events.Progress(path=large.download.file.path, received=now[0], verified=now[1]))
+
+
+def _merged(fetches: Iterable[Fetch]) -> list[Fetch]:
+    """Return one fetch a digest: files that shared a copy which proved to be bad share what comes in its place."""
+    merged: dict[Digest, Fetch] = {}
+    for fetch in fetches:
+        before = merged.get(fetch.digest)
+        merged[fetch.digest] = (
+            fetch
+            if before is None
+            else replace(before, files=before.files + fetch.files, replaces=before.replaces + fetch.replaces)
+        )
+    return list(merged.values())
 
 
 async def _each(

@@ -13,8 +13,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
@@ -49,11 +49,27 @@ class Source:
         url: final address; may be signed, so it never reaches a message.
         from_hub: the address is the endpoint's own: its ETag is the file's identity, and it may see the token.
         etag: the strong ETag of the first range that came from here; every later range must carry the same.
+        headers: what this address wants to see besides; it alone.
     """
 
     url: str
     from_hub: bool
     etag: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Locator(Protocol):
+    """Finds where files lie that no Hub's `resolve` names; methods run in worker threads."""
+
+    def locate(self, file: RemoteFile, client: ByteClient) -> Source:
+        """Return a fresh address of the file.
+
+        Raises:
+            TransferError: there is none, or none now.
+        """
+
+    def hint(self, failure: Failure) -> str:
+        """Return what to do where access is denied."""
 
 
 class Body:
@@ -148,13 +164,22 @@ class ByteClient:
         endpoint: the trusted Hub or mirror; the token is sent to its origin alone.
         connections: how many requests may be under way at once.
         count: called once a request, for the report.
+        locator: finds every file's address in place of the endpoint, which then sees nothing but what it serves.
 
     Attributes:
         round_trip_s: the shortest time from a sent request to its head so far; 0 before the first.
     """
 
-    def __init__(self, endpoint: wire.Endpoint, *, connections: int, count: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        endpoint: wire.Endpoint,
+        *,
+        connections: int,
+        count: Callable[[], object],
+        locator: Locator | None = None,
+    ) -> None:
         self._endpoint = endpoint
+        self._locator = locator
         self._count = count
         trust = wire.ssl_context()
         self._direct = DirectTransport(trust, connections)
@@ -183,6 +208,8 @@ class ByteClient:
         Raises:
             TransferError: with `Reason.CONTRADICTED` where the headers name another digest, size or commit.
         """
+        if self._locator is not None:
+            return self._locator.locate(file, self)
         url = wire.resolve_url(self._endpoint, manifest.ref, manifest.commit, file.path)
         with self._follow("HEAD", url, {}, manifest, file) as (response, at):
             _expect_success(response, at, (200, 206))
@@ -203,6 +230,8 @@ class ByteClient:
 
         Source: RFC 9110 §14.2, §15.3.7.
         """
+        if source is None and self._locator is not None:
+            source = self._locator.locate(file, self)
         headers = {} if span is None else {"Range": f"bytes={span.start}-{span.stop - 1}"}
         if source is not None and source.etag is not None and span is not None:
             headers["If-Range"] = source.etag
@@ -241,7 +270,8 @@ class ByteClient:
                 target, from_hub = wire.decide_redirect(at.url, location, self._endpoint)
             except wire.BadRedirectError as error:
                 raise TransferError(Failure(reason=Reason.BAD_REDIRECT, detail=str(error))) from error
-            at = Source(url=target, from_hub=from_hub)
+            stays = wire.origin_of(target) == wire.origin_of(at.url)
+            at = Source(url=target, from_hub=from_hub and self._locator is None, headers=at.headers if stays else {})
             if method == "HEAD" and not from_hub:
                 # The CDN's answer to HEAD tells nothing that the promise does not; its address is all we want.
                 yield response, at
@@ -250,19 +280,36 @@ class ByteClient:
 
     @contextmanager
     def _send(self, method: str, at: Source, headers: Mapping[str, str]) -> Iterator[wire.Response]:
-        if self._stopped.is_set():
-            raise TransferError(Failure(reason=Reason.RESET, detail="stopped"))
-        waiting = _Waiting()
         request = self._client.build_request(
             method,
             at.url,
-            extensions={DETACH: method == "GET", "trace": waiting},
+            extensions={DETACH: method == "GET"},
             headers={
                 **wire.base_headers(self._endpoint if at.from_hub else None),
+                **at.headers,
                 "Accept-Encoding": "identity",
                 **headers,
             },
         )
+        with self._sent(request) as response:
+            yield response
+
+    @contextmanager
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Iterator[wire.Response]:
+        """Send a body and yield the answer, unread, whatever its status; redirects are not followed.
+
+        Raises:
+            TransferError: the line broke.
+        """
+        headers = {**wire.base_headers(None), **headers}
+        with self._sent(self._client.build_request("POST", url, headers=headers, content=body)) as response:
+            yield response
+
+    @contextmanager
+    def _sent(self, request: httpx.Request) -> Iterator[wire.Response]:
+        if self._stopped.is_set():
+            raise TransferError(Failure(reason=Reason.RESET, detail="stopped"))
+        request.extensions["trace"] = waiting = _Waiting()
         self._count()
         try:
             response = self._client.send(request, stream=True)

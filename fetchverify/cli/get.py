@@ -25,13 +25,15 @@ if TYPE_CHECKING:
         "REPO_ID is org/name, org/name@revision, hf://org/name or the address of a page on the Hub. "
         "Without --to the files go to the Hugging Face cache, where from_pretrained() finds them. "
         "An interrupted run goes on where it stopped when the same command is given again. "
-        "The last line on stdout is the folder that holds the files."
+        "The last line on stdout is the folder that holds the files. "
+        "A path, such as ., names a git clone: then this is fetchverify pull."
     ),
     examples=(
         "fetchverify get meta-llama/Llama-3.1-8B --layout hf",
         "fetchverify get org/name@v1.0 config.json tokenizer.json",
         "fetchverify get org/name --include '*.safetensors' --to ./name",
         "fetchverify get -t dataset org/data --limit-rate 50M --dry-run",
+        "fetchverify get . --link",
         'path=$(fetchverify get -q org/name) && ls "$path"',
     ),
 )
@@ -61,16 +63,9 @@ if TYPE_CHECKING:
 @values.offline_option
 @values.connections_option
 @values.limit_rate_option
-@option(
-    "--retries",
-    type=click.IntRange(1, 100),
-    default=8,
-    show_default=True,
-    metavar="N",
-    group=values.RUN,
-    help="Failures in a row, without a byte of progress, after which a file is given up.",
-)
+@values.retries_option
 @values.lock_timeout_option
+@values.clone_options
 @option("--force-download", "force", is_flag=True, group=values.RUN, help="Fetch again what is there already.")
 @option("--dry-run", is_flag=True, group=values.RUN, help="Show what would be done, and do nothing.")
 @values.show_options
@@ -86,11 +81,23 @@ def command(
     progress: str,
     offline: bool,
     limit_rate: int | None,
+    remote: str | None,
+    references: tuple[Path, ...],
+    link: bool,
+    lfs_store: bool,
     **rest: Any,
 ) -> int:
-    """Run `commands.get` and print its report."""
+    """Run `commands.get` and print its report; in a clone, `commands.pull`."""
+    from fetchverify.core.reference import is_path
+
     voice = open_voice(as_json=as_json, quiet=quiet, verbose=verbose, progress=progress)
     token = values.read_token(token, token_file)
+    in_clone = {"remote": remote, "references": references, "link": link, "lfs_store": lfs_store}
+    if is_path(repo_id):
+        return _in_clone(
+            voice, Path(repo_id), rest, files=files, token=token, offline=offline, limit_rate=limit_rate, **in_clone
+        )
+    values.refuse("without the path of a git clone", in_clone)
 
     from huggingface_hub import constants
 
@@ -110,11 +117,23 @@ def command(
         hide=(Planned,) if options.dry_run else (),  # nothing is being fetched
     )
     if isinstance(result, get.DryRun):
-        return _tell_dry_run(result, voice)
+        return tell_dry_run(result, voice)
     return tell_report(result, voice)
 
 
-def _tell_dry_run(plan: DryRun, voice: Voice) -> int:
+# What makes no sense where git says which files there are, at which commit, and where they belong.
+_NOT_IN_CLONE = ("repo_type", "revision", "layout", "to", "force")
+
+
+def _in_clone(voice: Voice, path: Path, rest: dict[str, Any], **more: Any) -> int:
+    from fetchverify.cli.pull import run_in_clone
+
+    values.refuse("in a git clone", {name: rest.pop(name) for name in _NOT_IN_CLONE})
+    return run_in_clone(voice, path=path, **rest, **more)
+
+
+def tell_dry_run(plan: DryRun, voice: Voice) -> int:
+    """Print what a run would do; return its exit code."""
     from fetchverify.sinks import closing
 
     body = plan.as_json()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +16,7 @@ from fetchverify.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SELECT, WHERE, ACCESS, RUN, SHOW = "What", "Where to", "Access", "How", "Output"
+SELECT, WHERE, ACCESS, RUN, CLONE, SHOW = "What", "Where to", "Access", "How", "In a git clone", "Output"
 
 _RATE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgt])(i?b?)|b)?(?:/s)?", re.IGNORECASE)
 
@@ -77,6 +77,22 @@ def read_token(token: str | None, token_file: Path | None) -> str | None:
         # It would break the request's head; and it must not be quoted here.
         raise UsageError("the token holds characters that no token has", hint="give the token alone, on one line")
     return token
+
+
+def refuse(where: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that make no sense together with what else was typed.
+
+    Args:
+        where: completes the sentence `--option` makes no sense ...
+        given: by parameter; one that is unset is fine.
+
+    Raises:
+        UsageError: one is set.
+    """
+    params = {param.name: param.opts[0] for param in click.get_current_context().command.params}
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"`{params.get(name, name)}` makes no sense {where}")
 
 
 def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -152,6 +168,34 @@ lock_timeout_option = option(
     metavar="SECONDS",
     group=RUN,
     help="Give up when another process holds a lock for longer; else wait.",
+)
+retries_option = option(
+    "--retries",
+    type=click.IntRange(1, 100),
+    default=8,
+    show_default=True,
+    metavar="N",
+    group=RUN,
+    help="Failures in a row, without a byte of progress, after which a file is given up.",
+)
+clone_options = _together(
+    option("--remote", metavar="NAME", group=CLONE, help="The remote to ask. [default: as git-lfs chooses it]"),
+    option(
+        "--reference",
+        "references",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        multiple=True,
+        metavar="DIR",
+        group=CLONE,
+        help="Another clone, whose LFS store may hold contents already; repeatable.",
+    ),
+    option(
+        "--link",
+        is_flag=True,
+        group=CLONE,
+        help="Hardlink contents into git-lfs's store: no space, but an edit in place changes both.",
+    ),
+    option("--lfs-store", is_flag=True, group=CLONE, help="Copy contents into git-lfs's store, as git-lfs does."),
 )
 # Read by `voice.open_voice`.
 show_options = _together(

@@ -2,5 +2,6 @@
 
 get        a repo or some of its files, proved, into the hub's cache or a plain folder
 probe      measure the line to an endpoint
+pull       the LFS pointers of a git clone, filled and proved
 runner     runs a command until it ends or a signal comes
 """

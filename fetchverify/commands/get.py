@@ -82,7 +82,7 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     try:
         return await _run(options, emit)
     except BaseExceptionGroup as group:
-        raise _gravest(group) from group
+        raise gravest(group) from group
 
 
 async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
@@ -113,11 +113,11 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     seen = await anyio.to_thread.run_sync(_observe, layout, manifest, files)
     plan = plan_fetch(files, seen, copies_cost_space=layout.copies_cost_space, force=options.force)
     del seen  # of 100,000 files it is 10 MiB, and what follows takes its time
-    emit(_planned(plan, len(files), sum(file.size for file in files)))
+    emit(planned(plan, len(files), sum(file.size for file in files)))
     if options.dry_run:
-        return _dry_run(plan, manifest, layout.target)
+        return to_dry_run(plan, manifest, layout.target)
     if not options.offline:
-        _preflight(plan, disk, layout.area)
+        preflight(plan, disk, layout.area)
     await anyio.to_thread.run_sync(layout.begin, manifest)
     transfer = Transfer(
         manifest=manifest, layout=layout, disk=disk, endpoint=endpoint, options=_transfer_options(options), emit=emit
@@ -159,7 +159,7 @@ async def _manifest(
     """Return the manifest and how many requests it took."""
     if options.offline:
         return _manifest_offline(ref, layout), 0
-    async with Hub(endpoint, emit=emit, connections=options.connections, patience=_patience(options)) as hub:
+    async with Hub(endpoint, emit=emit, connections=options.connections, patience=patience(options.retries)) as hub:
         manifest = await hub.manifest(ref, cached_tree=layout.read_tree)
         return manifest, hub.requests
 
@@ -184,14 +184,15 @@ def _transfer_options(options: GetOptions) -> TransferOptions:
     return TransferOptions(
         connections=options.connections,
         limit_rate=options.limit_rate,
-        patience=_patience(options),
+        patience=patience(options.retries),
         lock_timeout_s=options.lock_timeout_s,
         offline=options.offline,
     )
 
 
-def _patience(options: GetOptions) -> Patience:
-    attempts = max(1, options.retries)
+def patience(retries: int) -> Patience:
+    """Return how often to try, as `--retries` says."""
+    attempts = max(1, retries)
     return replace(PATIENT, attempts=attempts, suspect_attempts=min(attempts, PATIENT.suspect_attempts))
 
 
@@ -207,7 +208,8 @@ def _observe(layout: Layout, manifest: Manifest, files: tuple[RemoteFile, ...]) 
     return seen
 
 
-def _planned(plan: Plan, files: int, size: int) -> events.Planned:
+def planned(plan: Plan, files: int, size: int) -> events.Planned:
+    """Return what to tell of a plan for so many files and bytes."""
     return events.Planned(
         files=files,
         files_kept=len(plan.keeps),
@@ -219,7 +221,8 @@ def _planned(plan: Plan, files: int, size: int) -> events.Planned:
     )
 
 
-def _dry_run(plan: Plan, manifest: Manifest, target: Path) -> DryRun:
+def to_dry_run(plan: Plan, manifest: Manifest, target: Path) -> DryRun:
+    """Return a plan as the user reads it."""
     actions: list[tuple[RemoteFile, str]] = [(keep.file, "keep") for keep in plan.keeps]
     actions += [(link.file, "copy" if plan.copies_cost_space else "link") for link in plan.links]
     for fetch in plan.fetches:
@@ -236,7 +239,7 @@ def _dry_run(plan: Plan, manifest: Manifest, target: Path) -> DryRun:
     )
 
 
-def _preflight(plan: Plan, disk: Disk, area: Path) -> None:
+def preflight(plan: Plan, disk: Disk, area: Path) -> None:
     """Refuse before the first byte what the disk cannot hold.
 
     Raises:
@@ -251,7 +254,7 @@ def _preflight(plan: Plan, disk: Disk, area: Path) -> None:
         )
 
 
-def _gravest(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def gravest(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error that the caller should hear of: one of ours where there is one, else the group itself."""
     ours = [error for error in _leaves(group) if isinstance(error, FetchverifyError)]
     return max(ours, key=lambda error: isinstance(error, DiskError), default=group)

@@ -76,7 +76,7 @@ def remarks(report: Report) -> list[str]:
     if report.quarantined:
         verb = "lies" if report.quarantined == 1 else "lie"
         lines.append(f"{human.count(report.quarantined, 'bad copy')} {verb} in quarantine")
-    if not report.published:
+    if not report.published and report.kind != "clone":
         lines.append("the snapshot is not complete: its revision was not moved")
     return lines
 

@@ -4,5 +4,6 @@
 `diskerrors` what failures mean). `layout` says what a target can do; `hubcache` (with `relink`, `sharedblobs`) is
 the hub's cache, `folder` (with `localdir`) a plain folder; both use `area`, our own folder beside the target,
 `looker` and `trees`, the hub's cached listings. `partial` (with `partialdirs`, `owner`) keeps an unfinished file,
-`blockmap` and `proofs` what was proved, `quarantine` what was bad.
+`blockmap` and `proofs` what was proved, `quarantine` what was bad. `clone` (with `git`) looks at a git clone,
+`worktree` is its work tree as a target, `settle` tells git-lfs's store and git's index of what was filled.
 """

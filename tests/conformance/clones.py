@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mock_server import MockHub
+from mock_server import FileValue, KiB, MiB, MockHub, Seeded
+
+LARGE, SMALL = Seeded(20 * MiB, "large"), Seeded(30 * KiB, "small")
+AWKWARD = 'a "quoted" name/ünï [x] *.bin'
+FILES: dict[str, FileValue | None] = {
+    "config.json": b'{"a": 1}\n',
+    "large.safetensors": LARGE,
+    "twin.bin": SMALL,
+    "sub/small.bin": SMALL,
+    AWKWARD: Seeded(40 * KiB, "awkward"),
+}
+CONTENT = {path: value for path, value in FILES.items() if isinstance(value, Seeded)}
 
 
 class Shell:
@@ -60,11 +73,28 @@ class Shell:
         """Run fetchverify."""
         return self(sys.executable, "-m", "fetchverify", *arguments, cwd=cwd, code=code, env=env)
 
+    def report(self, *arguments: str, cwd: Path, code: int = 0, env: dict[str, str] | None = None) -> Any:
+        """Run fetchverify and return the last line of its JSON."""
+        done = self.ours(*arguments, "--json", "-q", cwd=cwd, code=code, env=env)
+        return json.loads(done.stdout.splitlines()[-1])
+
     def status(self, clone: Path) -> str:
         """Return what `git status` has to say about a clone; nothing where all is as committed."""
         return self("git", "status", "--porcelain", cwd=clone).stdout
 
 
 def stored(clone: Path) -> list[Path]:
-    """Return the files of a clone's LFS store, temporary ones among them."""
-    return sorted(path for path in (clone / ".git" / "lfs").rglob("*") if path.is_file())
+    """Return the contents in a clone's LFS store; unfinished ones too, pointers not."""
+    found = (path for path in (clone / ".git" / "lfs").rglob("*") if path.is_file())
+    return sorted(path for path in found if path.stat().st_size > 1024)
+
+
+def is_filled(clone: Path, *paths: str) -> bool:
+    """Return whether files (all where none is named) hold their content."""
+    wanted = paths or tuple(CONTENT)
+    return all(CONTENT[path].read(0, CONTENT[path].size) == (clone / path).read_bytes() for path in wanted)
+
+
+def outcomes(told: Any) -> dict[str, str]:
+    """Return how each file of a report ended."""
+    return {outcome["path"]: outcome["kind"] for outcome in told["outcomes"]}

@@ -51,10 +51,11 @@ def table(name: str) -> str:
 
 
 def commands() -> list[str]:
-    """Return each line of a shell block that begins with `fetchverify`, without its comment."""
+    """Return each line of a shell block that begins with `fetchverify`, without its comment, and each in a table."""
     blocks = re.findall(r"```(?:sh|console)\n(.*?)```\n", text(), re.DOTALL)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return [line.partition("  #")[0].strip() for line in lines if line.startswith("fetchverify ")]
+    shown = [line.partition("  #")[0].strip() for line in lines if line.startswith("fetchverify ")]
+    return shown + re.findall(r"^\|.* \| `(fetchverify [^`]*)` \|$", text(), re.MULTILINE)
 
 
 def python() -> list[str]:

@@ -10,10 +10,11 @@ import click
 from fetchverify.cli import values
 from fetchverify.cli.help import Command, option
 from fetchverify.cli.voice import Voice, open_voice
-from fetchverify.errors import ExitCode
+from fetchverify.errors import AbsentError, ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from fetchverify.commands.get import DryRun
+    from fetchverify.commands.get import DryRun, GetOptions
+    from fetchverify.core.manifest import RepoKind
     from fetchverify.core.report import Report
 
 
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
         "fetchverify get org/name@v1.0 config.json tokenizer.json",
         "fetchverify get org/name --include '*.safetensors' --to ./name",
         "fetchverify get -t dataset org/data --limit-rate 50M --dry-run",
+        "fetchverify get --locked models.lock",
         "fetchverify get . --link",
         'path=$(fetchverify get -q org/name) && ls "$path"',
     ),
 )
-@click.argument("repo_id")
+@click.argument("repo_id", required=False)
 @click.argument("files", nargs=-1)
 @values.repo_type_option
 @values.revision_option
@@ -47,6 +49,13 @@ if TYPE_CHECKING:
     type=click.Choice(["hf", "original"]),
     group=values.SELECT,
     help="Of a repo that holds the weights twice, take those in this format.",
+)
+@option(
+    "--locked",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    group=values.SELECT,
+    help="What fetchverify lock wrote to FILE, and nothing else: all its repos, or REPO_ID.",
 )
 @option(
     "--to",
@@ -71,8 +80,9 @@ if TYPE_CHECKING:
 @values.show_options
 def command(
     *,
-    repo_id: str,
+    repo_id: str | None,
     files: tuple[str, ...],
+    locked: Path | None,
     token: str | None,
     token_file: Path | None,
     as_json: bool,
@@ -93,7 +103,8 @@ def command(
     voice = open_voice(as_json=as_json, quiet=quiet, verbose=verbose, progress=progress)
     token = values.read_token(token, token_file)
     in_clone = {"remote": remote, "references": references, "link": link, "lfs_store": lfs_store}
-    if is_path(repo_id):
+    if repo_id is not None and is_path(repo_id):
+        values.refuse("in a git clone", {"locked": locked})
         return _in_clone(
             voice, Path(repo_id), rest, files=files, token=token, offline=offline, limit_rate=limit_rate, **in_clone
         )
@@ -102,23 +113,78 @@ def command(
     from huggingface_hub import constants
 
     from fetchverify.commands import get
+
+    more = {"token": token, "limit_rate": limit_rate or None, "offline": offline or constants.HF_HUB_OFFLINE, **rest}
+    if locked is not None:
+        asked = _locked(locked, repo_id, files=files, **more)
+    elif repo_id is not None:
+        asked = [get.GetOptions(repo=repo_id, files=files, **more)]
+    else:
+        raise click.UsageError("missing argument 'REPO_ID'", click.get_current_context())
+    codes: set[int] = set()
+    for number, options in enumerate(asked):
+        if number:
+            voice = open_voice(as_json=as_json, quiet=quiet, verbose=verbose, progress=progress)
+        codes.add(_get(options, voice))
+
+    from fetchverify.core.report import gravest_code
+
+    return gravest_code(codes)
+
+
+def _get(options: GetOptions, voice: Voice) -> int:
+    from fetchverify.commands import get
     from fetchverify.events import Planned
 
-    options = get.GetOptions(
-        repo=repo_id,
-        files=files,
-        token=token,
-        limit_rate=limit_rate or None,
-        offline=offline or constants.HF_HUB_OFFLINE,
-        **rest,
-    )
     result = voice.run(
         lambda emit: get.run(options, emit),
         hide=(Planned,) if options.dry_run else (),  # nothing is being fetched
     )
-    if isinstance(result, get.DryRun):
-        return tell_dry_run(result, voice)
-    return tell_report(result, voice)
+    return tell_dry_run(result, voice) if isinstance(result, get.DryRun) else tell_report(result, voice)
+
+
+def _locked(
+    path: Path,
+    repo_id: str | None,
+    *,
+    repo_type: RepoKind | None,
+    revision: str | None,
+    to: Path | None,
+    endpoint: str | None,
+    **more: Any,
+) -> list[GetOptions]:
+    """Return what a lock file asks for: all its repos, or the one that was named."""
+    from fetchverify.commands.get import GetOptions
+    from fetchverify.core.reference import parse_reference
+    from fetchverify.store.pinfile import read_pins
+
+    pins = read_pins(path)
+    if repo_id is not None:
+        named = parse_reference(repo_id, kind=repo_type).ref
+        said = revision or (named.revision if "@" in repo_id else None)
+        pins = tuple(
+            pin
+            for pin in pins
+            if (pin.ref.kind, pin.ref.repo_id) == (named.kind, named.repo_id) and said in (None, pin.ref.revision)
+        )
+    else:
+        values.refuse("with `--locked` and no REPO_ID", {"repo_type": repo_type, "revision": revision})
+    if not pins:
+        raise AbsentError(f"`{path}` pins no such repo", hint=f"`fetchverify lock {repo_id or 'org/name'} -o {path}`")
+    if to is not None and len(pins) > 1:
+        raise UsageError(f"`{path}` pins {len(pins)} repos, which `--to` would mix", hint="name one of them")
+    return [
+        GetOptions(
+            repo=pin.ref.repo_id,
+            repo_type=pin.ref.kind,
+            revision=pin.ref.revision,
+            pin=pin,
+            to=to,
+            endpoint=endpoint,
+            **more,
+        )
+        for pin in pins
+    ]
 
 
 # What makes no sense where git says which files there are, at which commit, and where they belong.

@@ -2,6 +2,7 @@
 
 get        a repo or some of its files, proved, into the hub's cache or a plain folder
 probe      measure the line to an endpoint
+lock       what repos promise today, in a file to review
 pull       the LFS pointers of a git clone, filled and proved
 runner     runs a command until it ends or a signal comes
 """

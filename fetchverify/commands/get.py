@@ -13,6 +13,7 @@ import anyio.to_thread
 from fetchverify import events
 from fetchverify.core.manifest import Manifest, RemoteFile, RepoKind, RepoPath, RepoRef
 from fetchverify.core.paths import case_collisions
+from fetchverify.core.pins import Pin, hold_to
 from fetchverify.core.plan import Plan, Seen, plan_fetch
 from fetchverify.core.reference import parse_reference
 from fetchverify.core.report import Report
@@ -32,9 +33,14 @@ from fetchverify.store.layout import Layout
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetOptions:
-    """What `fetchverify get` was asked for; None means "as the hub client does"."""
+    """What `fetchverify get` was asked for; None means "as the hub client does".
+
+    Attributes:
+        pin: what the Hub is held to; `repo` then names the same repo.
+    """
 
     repo: str
+    pin: Pin | None = None
     files: tuple[str, ...] = ()
     repo_type: RepoKind | None = None
     revision: str | None = None
@@ -93,7 +99,10 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     )
     disk = Disk()
     layout = _layout(options, reference.ref, disk)
-    manifest, requests = await _manifest(options, endpoint, reference.ref, layout, emit)
+    if options.pin is None:
+        manifest, requests = await _manifest(options, endpoint, reference.ref, layout, emit)
+    else:
+        manifest, requests = await _pinned(options, options.pin, endpoint, layout, emit)
     names = options.files if reference.path is None else (reference.path, *options.files)
     selection = select(
         manifest.files, names=names, include=options.include, exclude=options.exclude, layout=options.layout
@@ -162,6 +171,18 @@ async def _manifest(
     async with Hub(endpoint, emit=emit, connections=options.connections, patience=patience(options.retries)) as hub:
         manifest = await hub.manifest(ref, cached_tree=layout.read_tree)
         return manifest, hub.requests
+
+
+async def _pinned(
+    options: GetOptions, pin: Pin, endpoint: Endpoint, layout: Layout, emit: events.Emit
+) -> tuple[Manifest, int]:
+    """Return what was pinned, after the Hub (or its listing on this disk) was held to it."""
+    ref = replace(pin.ref, revision=pin.commit)
+    if options.offline:
+        files = layout.read_tree(pin.commit)
+        return pin.manifest if files is None else hold_to(pin, replace(pin.manifest, files=files)), 0
+    manifest, requests = await _manifest(options, endpoint, ref, layout, emit)
+    return hold_to(pin, manifest), requests
 
 
 def _manifest_offline(ref: RepoRef, layout: Layout) -> Manifest:

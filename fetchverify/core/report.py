@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -40,6 +41,12 @@ _EXITS = {
 }
 # What the caller can do nothing about outranks what waiting may mend.
 _RANK = (ExitCode.DISK, ExitCode.FINDINGS, ExitCode.ABSENT, ExitCode.NETWORK, ExitCode.CLEAN)
+
+
+def gravest_code(codes: Iterable[int]) -> ExitCode:
+    """Return what several ends amount to."""
+    seen = set(codes)
+    return next(code for code in _RANK if code in seen or code is ExitCode.CLEAN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +89,7 @@ class Report:
     @property
     def exit_code(self) -> ExitCode:
         """Return the gravest outcome's exit code."""
-        codes = {outcome.kind.exit_code for outcome in self.outcomes}
-        return next(code for code in _RANK if code in codes or code is ExitCode.CLEAN)
+        return gravest_code(outcome.kind.exit_code for outcome in self.outcomes)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as one JSON object; `kind` is `Report`, as events have theirs."""

@@ -6,4 +6,5 @@ the hub's cache, `folder` (with `localdir`) a plain folder; both use `area`, our
 `looker` and `trees`, the hub's cached listings. `partial` (with `partialdirs`, `owner`) keeps an unfinished file,
 `blockmap` and `proofs` what was proved, `quarantine` what was bad. `clone` (with `git`) looks at a git clone,
 `worktree` is its work tree as a target, `settle` tells git-lfs's store and git's index of what was filled.
+`pinfile` keeps lock files.
 """

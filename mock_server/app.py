@@ -225,7 +225,7 @@ class App:
             if not self.settings.lfs_header:
                 return lfs.Action(href=href, expires=expires, header={})
             bare, _, query = href.partition("?")
-            return lfs.Action(href=bare, expires=expires, header={"X-Mock-Signature": query})
+            return lfs.Action(href=bare, expires=expires, header={"Authorization": f"{_REMOTE_AUTH}{query}"})
 
         errors, now = self.settings.lfs_errors, self._clock()
         return lfs.batch(routed.request, lfs_files(repo), sign=sign, errors=errors, now=now)
@@ -264,7 +264,8 @@ class App:
         return f"{self.endpoints['cdn']}{path}?Expires={expires}&Signature={signature}&Key-Pair-Id=MOCK"
 
     def _signed(self, request: Request) -> bool:
-        query = parse_qs(request.headers.get("x-mock-signature") or request.query)
+        header = request.headers.get("authorization") or ""
+        query = parse_qs(header.removeprefix(_REMOTE_AUTH) if header.startswith(_REMOTE_AUTH) else request.query)
         expires, signature = (query.get(name, [""])[0] for name in ("Expires", "Signature"))
         if not hmac.compare_digest(self._signature(request.path, expires).encode(), signature.encode()):
             return False
@@ -288,6 +289,7 @@ def _exchange(request: Request, target: Target, *, size: int | None) -> Exchange
     )
 
 
+_REMOTE_AUTH = "RemoteAuth "  # as GitHub calls its own
 _METHODS: Mapping[str, set[str]] = {"paths-info": {"POST"}, "lfs": {"POST"}, "git": {"GET", "POST"}}
 
 

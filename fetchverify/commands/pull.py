@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
 from fetchverify import events
@@ -142,7 +143,13 @@ async def _run(options: PullOptions, emit: events.Emit) -> Report | DryRun:
         emit=emit,
         locator=await anyio.to_thread.run_sync(_locator, look, endpoint, missing),
     )
-    outcomes = await transfer.execute(plan)
+    try:
+        outcomes = await transfer.execute(plan)
+    except BaseException:
+        # What is content by now must not look like a change to git; its store can be filled by the next run.
+        with anyio.move_on_after(5, shield=True):
+            await anyio.to_thread.run_sync(_settle, replace(options, store="none"), look, tree, disk, own_store, files)
+        raise
     await anyio.to_thread.run_sync(tree.finish, manifest)
     good = {outcome.path for outcome in outcomes if outcome.kind.exit_code is ExitCode.CLEAN}
     filled = [file for file in files if file.path in good]
@@ -349,6 +356,9 @@ def _settle(
     store = LfsStore(disk, own_store, tree.proofs)
     stored = store.take([(file, look.clone.root / file.path) for file in filled], options.store)
     notes = [events.Note(level="info", message=text) for text in _store_words(stored, options.store)]
+    if not _has_filter(look.config):
+        message = "git does not know git-lfs here: run `git lfs install` before you commit, or it commits the contents"
+        notes.append(events.Note(level="warning", message=message))
     entries = {file: look.entries[file.path] for file in filled}
     try:
         # After the store: a hardlink changes a file's ctime, which the index keeps.
@@ -359,9 +369,13 @@ def _settle(
     return notes
 
 
+def _has_filter(config: Config) -> bool:
+    return bool(config.get("filter.lfs.clean") or config.get("filter.lfs.process"))
+
+
 def _ask_git(look: _Look, entries: dict[RemoteFile, Entry], why: str) -> events.Note:
     """Have git look at the files itself, which copies them into git-lfs's store."""
-    if not (look.config.get("filter.lfs.clean") or look.config.get("filter.lfs.process")):
+    if not _has_filter(look.config):
         message = f"git's index could not be told ({why}): `git status` shows the files as changed"
         return events.Note(level="warning", message=f"{message} until `git lfs install` was run")
     paths = b"".join(entry.path + b"\0" for entry in entries.values())

@@ -51,15 +51,15 @@ class LfsLocator:
             if told is None or (isinstance(told, Action) and _expired(told)):
                 self._ask(file, client)
                 told = self._told.pop(file.digest.hex)
-        if isinstance(told, Failure):
-            raise TransferError(told)
-        return self._source(told)
+            if isinstance(told, Failure):
+                raise TransferError(told)
+            return self._source(told)
 
     def hint(self, failure: Failure) -> str:
         """Return what to do where the server refuses."""
-        if failure.status == 401 or failure.reason is Reason.DENIED:
-            return "git has no password that this server takes: try `git fetch`, or `git credential fill`"
-        return "does the remote still have it? see `git lfs env` for where it was asked"
+        if self._access.is_hub:
+            return "a private or gated repo needs `hf auth login` or `HF_TOKEN`, of an account that may see it"
+        return "git has no password that this server takes: does `git fetch` work?"
 
     def _source(self, action: Action) -> Source:
         grant, headers = self._access.grant(), dict(action.headers)

@@ -74,6 +74,12 @@ class Access:
         self._approved = False
         self._renewed = False
 
+    @property
+    def is_hub(self) -> bool:
+        """True where the server is the configured Hub, whose token it may see."""
+        server = self._server if isinstance(self._server, HttpServer) else self._server.fallback
+        return wire.origin_of(server.url) == wire.origin_of(self._endpoint.url)
+
     def grant(self) -> Grant:
         """Return where to ask and with what, as far as that is known without being refused first.
 
@@ -116,12 +122,12 @@ class Access:
         server = self._server
         if server.password is not None or (server.user is not None and _is_token(server.user)):
             return Grant(server=server, headers=_basic(server.user or "", server.password or ""))
-        return Grant(server=server, headers=self._token(server))
+        return Grant(server=server, headers=self._token())
 
-    def _token(self, server: HttpServer) -> dict[str, str]:
+    def _token(self) -> dict[str, str]:
         """Return the Hub's token where the server is the Hub: a clone names servers as it likes."""
         token = self._endpoint.token
-        if token is None or wire.origin_of(server.url) != wire.origin_of(self._endpoint.url):
+        if token is None or not self.is_hub:
             return {}
         return {"Authorization": f"Bearer {token}"}
 

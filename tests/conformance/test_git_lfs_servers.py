@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from mock_server import Flip, MiB, MockHub, Status
+from mock_server import Flip, MiB, MockHub, RedirectTo, Status
 from tests.conformance.clones import AWKWARD, CONTENT, SMALL, Shell, is_filled, outcomes, stored
 
 # --- where from ----------------------------------------------------------------------------------------------
@@ -80,10 +80,13 @@ def test_a_password_of_gits_own_helpers_is_used_and_approved(hub: MockHub, shell
 
 
 def test_headers_of_an_action_go_to_its_own_address_alone(hub: MockHub, shell: Shell, clone: Path) -> None:
+    """Neither to where that address redirects, nor to the LFS server itself."""
     hub.configure(lfs_header=True)
+    hub.fault(RedirectTo(to="other"), origin="cdn", path="large.safetensors")
     shell.report("get", ".", cwd=clone)
     assert is_filled(clone)
-    assert {200, 206} >= {record.status for record in hub.ledger.requests(origin="cdn")}
+    shown = {(record.origin, record.authorization) for record in hub.ledger.requests() if record.kind != "git"}
+    assert {("hub", False), ("cdn", True), ("other", False)} == shown
     assert not any(record.query for record in hub.ledger.requests(origin="cdn"))
 
 
@@ -165,4 +168,18 @@ def test_a_killed_run_goes_on_where_it_stopped(hub: MockHub, shell: Shell, clone
     assert is_filled(clone)
     # The last block is of 4 MiB; what landed is not asked for again.
     assert told["bytes_fetched"] <= sum(value.size for value in CONTENT.values()) - 4 * MiB
+    assert ("", []) == (shell.status(clone), stored(clone))
+
+
+def test_what_an_interrupted_run_filled_is_no_change_to_git(hub: MockHub, shell: Shell, clone: Path) -> None:
+    """After Ctrl-C some files are content and some are pointers: to git all are as committed."""
+    argv = [sys.executable, "-m", "fetchverify", "get", ".", "--limit-rate", "2M", "-q"]
+    with subprocess.Popen(argv, cwd=clone, env=shell.env) as process:
+        until = time.monotonic() + 20
+        while (clone / AWKWARD).stat().st_size < 1024 or (clone / "twin.bin").stat().st_size < 1024:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert 130 == process.wait(20)
+    assert (clone / "large.safetensors").stat().st_size < 1024
     assert ("", []) == (shell.status(clone), stored(clone))

@@ -10,4 +10,5 @@ lineprobe  what was measured of a line, and the verdict
 pointer    LFS pointers                               gitindex   stat data in git's index
 gitremote  where a clone's LFS objects lie            gitglob    its patterns of paths
 lfsapi     the LFS batch API, validated               pins       what a lock file holds the Hub to
+suppliers  which endpoint to ask, and whom to suspect
 """

@@ -26,7 +26,7 @@ async def aget(
     exclude: Sequence[str] = (),
     to: str | Path | None = None,
     cache_dir: str | Path | None = None,
-    endpoint: str | None = None,
+    endpoint: str | Sequence[str] | None = None,
     layout: Literal["hf", "original"] | None = None,
     token: str | None = None,
     connections: int = 16,
@@ -47,7 +47,8 @@ async def aget(
         exclude: the hub's glob patterns of what to leave.
         to: a plain folder; the Hugging Face cache where None.
         cache_dir: another cache than `HF_HUB_CACHE`.
-        endpoint: another Hub or mirror than `HF_ENDPOINT`.
+        endpoint: another Hub or mirror than `HF_ENDPOINT`; of several the first is trusted for metadata and sees the
+            token, bytes come from all.
         layout: `hf` or `original`, for repos that hold the weights in both formats.
         token: as the hub client finds it where None; an empty string asks without one.
         connections: requests under way at once.
@@ -77,7 +78,7 @@ async def aget(
         exclude=tuple(exclude),
         to=None if to is None else Path(to),
         cache_dir=None if cache_dir is None else Path(cache_dir),
-        endpoint=endpoint,
+        endpoint=endpoint if endpoint is None or isinstance(endpoint, str) else tuple(endpoint),
         layout=layout,
         token=token,
         connections=connections,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         "fetchverify get meta-llama/Llama-3.1-8B --layout hf",
         "fetchverify get org/name@v1.0 config.json tokenizer.json",
         "fetchverify get org/name --include '*.safetensors' --to ./name",
+        "fetchverify get org/name --endpoint https://huggingface.co --endpoint https://mirror.example.org",
         "fetchverify get -t dataset org/data --limit-rate 50M --dry-run",
         "fetchverify get --locked models.lock",
         "fetchverify get . --link",
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     help="Plain files in DIR.",
 )
 @values.cache_dir_option
-@values.endpoint_option
+@values.endpoints_option
 @values.token_options
 @values.offline_option
 @values.connections_option

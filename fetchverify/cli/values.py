@@ -122,6 +122,16 @@ cache_dir_option = option(
 endpoint_option = option(
     "--endpoint", metavar="URL", group=ACCESS, help="Another Hub or mirror. [default: HF_ENDPOINT]"
 )
+# For commands that fetch bytes.
+endpoints_option = option(
+    "--endpoint",
+    "endpoint",
+    multiple=True,
+    callback=lambda _ctx, _param, value: value or None,
+    metavar="URL",
+    group=ACCESS,
+    help="Another Hub or mirror; repeatable: the first is trusted, bytes come from all. [default: HF_ENDPOINT]",
+)
 token_options = _together(
     option(
         "--token",

@@ -36,6 +36,7 @@ class GetOptions:
     """What `fetchverify get` was asked for; None means "as the hub client does".
 
     Attributes:
+        endpoint: the first one is trusted for metadata and sees the token; bytes may come from any.
         pin: what the Hub is held to; `repo` then names the same repo.
     """
 
@@ -48,7 +49,7 @@ class GetOptions:
     exclude: tuple[str, ...] = ()
     to: Path | None = None
     cache_dir: Path | None = None
-    endpoint: str | None = None
+    endpoint: str | tuple[str, ...] | None = None
     layout: Literal["hf", "original"] | None = None
     token: str | None = None
     connections: int = 16
@@ -93,10 +94,9 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
 
 async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     began = time.monotonic()
-    endpoint = Endpoint.from_environment(options.endpoint, options.token)
-    reference = parse_reference(
-        options.repo, kind=options.repo_type, revision=options.revision, hosts=(endpoint.place,)
-    )
+    endpoint, *mirrors = Endpoint.several(options.endpoint, options.token)
+    places = tuple(each.place for each in (endpoint, *mirrors))
+    reference = parse_reference(options.repo, kind=options.repo_type, revision=options.revision, hosts=places)
     disk = Disk()
     layout = _layout(options, reference.ref, disk)
     if options.pin is None:
@@ -129,7 +129,13 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
         preflight(plan, disk, layout.area)
     await anyio.to_thread.run_sync(layout.begin, manifest)
     transfer = Transfer(
-        manifest=manifest, layout=layout, disk=disk, endpoint=endpoint, options=_transfer_options(options), emit=emit
+        manifest=manifest,
+        layout=layout,
+        disk=disk,
+        endpoint=endpoint,
+        options=_transfer_options(options),
+        emit=emit,
+        mirrors=mirrors,
     )
     outcomes = await transfer.execute(plan)
     published = not any(outcome.kind.exit_code for outcome in outcomes)
@@ -149,6 +155,7 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
         quarantined=transfer.publisher.quarantined,
         changed=not plan.changes_nothing,
         published=published,
+        liars=transfer.run.suppliers.liars,
     )
 
 

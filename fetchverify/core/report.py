@@ -70,6 +70,7 @@ class Report:
         changed: False when everything was there already.
         published: False while at least one selected file is missing: then the ref did not move.
         quarantined: bad copies that lie in quarantine, of this run and earlier ones.
+        liars: endpoints that sent bytes which are not the file, where several were named; they were left out.
     """
 
     repo_id: str
@@ -85,6 +86,7 @@ class Report:
     quarantined: int
     changed: bool
     published: bool
+    liars: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:

@@ -4,5 +4,6 @@ transfer   a Plan, file by file                       run        what all files 
 large      one large file: lines, hasher, retries     fetch      one range: body, pwrite, journal, hasher
 small      one small file, in memory                  publish    proved bytes to readers, bad ones to quarantine
 hashing    the digest while bytes arrive              audit      the digest of what lies on disk
-pace       a cap on bytes per second
+pace       a cap on bytes per second                  suppliers  the endpoints: whom to ask, whom to leave out
+opinion    which blocks of a bad file differ elsewhere
 """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 
 import anyio
 import anyio.from_thread
@@ -12,10 +14,12 @@ import anyio.to_thread
 from fetchverify import events
 from fetchverify.core.manifest import RemoteFile
 from fetchverify.core.retry import Failure, OneStream, ReResolve, Stop
+from fetchverify.core.suppliers import EARLIER
 from fetchverify.core.tickets import Tickets
 from fetchverify.engine.fetch import Download, Segment, pump
 from fetchverify.engine.hashing import InOrderHash
 from fetchverify.engine.run import Run
+from fetchverify.engine.suppliers import Choice, Supplier
 from fetchverify.net.transport import Source, TransferError
 from fetchverify.store.partial import Partial
 
@@ -24,18 +28,33 @@ _WORTH_A_SPLIT_S = 1.0
 _LOOK_AGAIN_S = 0.25  # whether a connection became slow enough to take blocks from
 
 
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Where one supplier keeps the file, and how it failed since it last gave a byte of it."""
+
+    source: Source | None = None
+    locating: anyio.Lock = field(default_factory=anyio.Lock)
+    attempt: int = 0
+    judged_at: float = 0.0
+
+
 class LargeFile:
-    """Fetches the missing blocks of one partial and yields its digest."""
+    """Fetches the missing blocks of one partial and yields its digest.
+
+    Attributes:
+        came: who gave each block, by the supplier's number; several where a block changed hands.
+        choice: whom to ask.
+        failure: why there is no digest.
+    """
 
     def __init__(self, run: Run, file: RemoteFile, partial: Partial) -> None:
         self._run = run
         self._partial = partial
         self._tickets = Tickets(partial.landed.missing())
-        self._source: Source | None = None
-        self._locating = anyio.Lock()
+        self._places: defaultdict[Supplier, _Place] = defaultdict(_Place)
+        self.choice = Choice(run.suppliers, file)
+        self.came: dict[int, frozenset[int]] = {index: frozenset((EARLIER,)) for index in partial.landed.hashes}
         self._wake = anyio.Event()
-        self._attempt = 0
-        self._judged_at = 0.0
         self._progress_at = anyio.current_time()
         self._whole = False
         self._segments: set[Segment] = set()
@@ -81,19 +100,25 @@ class LargeFile:
 
     async def _follow_tickets(self) -> None:
         while self.failure is None:
-            failure, source, began = None, self._source, time.monotonic()
+            failure: Failure | None = None
+            source: Source | None = None
+            began = time.monotonic()
             # First a slot, then the blocks: what waits for a slot must not sit on the blocks that come next.
             async with self._run.slots:
-                indexes = self._take()
-                if indexes:
+                supplier = self.choice.next(self._free_bytes(), self._partial.tiling.block_size)
+                indexes = () if supplier is None else self._take(supplier)
+                if supplier is not None and indexes:
                     began = time.monotonic()
-                    failure, source = await self._fetch(self._segment(indexes))
+                    failure, source = await self._fetch(self._segment(indexes), supplier)
                     self._notify()
-            if failure is not None:
-                await self._judge(failure, source, began)
+            if failure is not None and supplier is not None:
+                await self._judge(failure, supplier, source, began)
             elif not indexes:
                 with anyio.move_on_after(_LOOK_AGAIN_S):
                     await self._wake.wait()
+
+    def _free_bytes(self) -> int:
+        return self._tickets.free * self._partial.tiling.block_size
 
     def _segment(self, indexes: tuple[int, ...]) -> Segment:
         begun = self.download.works.get(indexes[0])
@@ -101,12 +126,12 @@ class LargeFile:
         start = tiling.block(indexes[0]).start if begun is None else begun.position
         return Segment(indexes, tiling, start=start, whole=self._whole)
 
-    def _take(self) -> tuple[int, ...]:
+    def _take(self, supplier: Supplier) -> tuple[int, ...]:
         """Return the blocks that the next request should span; empty where there is nothing to do for now."""
         if self._whole:
             return () if self._segments else self._tickets.take(self._partial.tiling.count)
         if self._tickets.free:
-            most = self._run.segment_blocks(self._partial.tiling.block_size, self._tickets.free)
+            most = self._run.segment_blocks(supplier, self._partial.tiling.block_size, self._tickets.free)
             return self._tickets.take(most, begun=self.download.works)
         return self._take_from_the_slowest()
 
@@ -119,61 +144,83 @@ class LargeFile:
                 return taken
         return ()
 
-    async def _fetch(self, segment: Segment) -> tuple[Failure | None, Source | None]:
+    async def _fetch(self, segment: Segment, supplier: Supplier) -> tuple[Failure | None, Source | None]:
         """Make one request for these blocks; return what went wrong, and with which address."""
-        source, failure = self._source, None
+        place = self._places[supplier]
+        source, failure = place.source, None
         self._segments.add(segment)
-        self._run.enter(segment)
+        self._run.enter(segment, supplier)
         try:
-            source = source or await self._locate()
+            source = source or await self._locate(supplier, place)
             failure = await anyio.to_thread.run_sync(
-                pump, self._run.means, self.download, source, segment, limiter=self._run.threads
+                pump, supplier.means, self.download, source, segment, limiter=self._run.threads
             )
         except TransferError as error:
             failure = error.failure
         finally:
             self._segments.discard(segment)
-            self._run.leave(segment)
+            self._run.leave(segment, supplier)
+        # The one after those that landed may have been begun.
+        for index in segment.indexes[: segment.landed + (1 if segment.received else 0)]:
+            self.came[index] = self.came.get(index, frozenset()) | {supplier.number}
         for index in segment.indexes[: segment.landed]:
             self._tickets.landed(index)
         left = segment.indexes[segment.landed :]
         for index in left:
             self._tickets.give_back(index)
         if segment.received:
-            self._attempt, self._progress_at = 0, anyio.current_time()
+            place.attempt, self._progress_at = 0, anyio.current_time()
         return (failure if left and not segment.dropped else None), source
 
-    async def _judge(self, failure: Failure, source: Source | None, began: float) -> None:
+    async def _judge(self, failure: Failure, supplier: Supplier, source: Source | None, began: float) -> None:
+        place, elsewhere = self._places[supplier], self.choice.elsewhere(supplier)
         # Sixteen connections that fail together, or while one of them waits, are one attempt, not sixteen.
-        counts = began >= self._judged_at
+        counts = began >= place.judged_at
         if counts:
-            self._attempt += 1
-            self._judged_at = math.inf
+            place.attempt += 1
+            place.judged_at = math.inf
+        if self._run.suppliers.several and failure.host is None:
+            failure = replace(failure, host=supplier.endpoint.host)
         quiet_s = anyio.current_time() - self._progress_at
-        verdict = await self._run.judge(self.download.file.path, failure, max(1, self._attempt), quiet_s)
+        verdict = await self._run.judge(
+            self.download.file.path, failure, max(1, place.attempt), quiet_s, elsewhere=elsewhere
+        )
+        wait_s = getattr(verdict, "wait_s", 0.0) if elsewhere else 0.0
         if counts:
-            self._judged_at = time.monotonic()
+            place.judged_at = time.monotonic() + wait_s
         match verdict:
+            case OneStream() | Stop() if elsewhere:
+                self.choice.give_up(supplier, failure)
             case ReResolve():
-                if self._source is source:
-                    self._source = None
+                if place.source is source:
+                    place.source = None
             case OneStream():
                 self._whole = True
             case Stop():
-                self.failure = failure
-                self.download.hasher.stop()
+                self._stop(failure)
+        if elsewhere:
+            self.choice.rest(supplier, failure, wait_s)
+            self._notify()
 
-    async def _locate(self) -> Source:
-        async with self._locating:
-            if self._source is None:
-                self._source = await anyio.to_thread.run_sync(
-                    self._run.means.client.locate,
+    def _stop(self, failure: Failure) -> None:
+        """Give the file up, unless somebody has it in one stream at least."""
+        if not self._whole and self._run.suppliers.several and self.choice.revive() is not None:
+            self._whole = True
+            return
+        self.failure = self.choice.told(failure) if self._run.suppliers.several else failure
+        self.download.hasher.stop()
+
+    async def _locate(self, supplier: Supplier, place: _Place) -> Source:
+        async with place.locating:
+            if place.source is None:
+                place.source = await anyio.to_thread.run_sync(
+                    supplier.means.client.locate,
                     self.download.manifest,
                     self.download.file,
                     limiter=self._run.threads,
                 )
-                self._run.begin_flow()
-            return self._source
+                self._run.begin_flow(supplier.means.client.round_trip_s)
+            return place.source
 
     def _rotted(self, index: int) -> None:
         """Have a block fetched again whose bytes on disk are not what its record says; called by the hasher."""
@@ -181,6 +228,7 @@ class LargeFile:
         anyio.from_thread.run_sync(self._give_back, index)
 
     def _give_back(self, index: int) -> None:
+        self.came.pop(index, None)
         self.download.received -= len(self._partial.tiling.block(index))
         self._tickets.give_back(index)
         self._run.emit(

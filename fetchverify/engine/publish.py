@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -115,14 +115,20 @@ class Publisher:
 
         await self._locked(fetch.files[0], work)
 
-    async def quarantine_bytes(self, file: RemoteFile, content: bytes, came: str) -> None:
-        """Keep bytes that came and are not the file."""
-        note = self._note(file, came, "the digest differs")
+    async def quarantine_bytes(self, file: RemoteFile, content: bytes, came: str, host: str | None = None) -> None:
+        """Keep bytes that came and are not the file; `host` where another than the first endpoint sent them."""
+        note = self._note(file, came, "the digest differs", host)
         await self.in_thread(lambda: self._quarantine.take_bytes(content, note))
 
-    async def quarantine_partial(self, partial: Partial, file: RemoteFile, came: str) -> None:
+    async def quarantine_blocks(self, path: Path, file: RemoteFile, blocks: tuple[int, ...], host: str | None) -> None:
+        """Keep the bytes of blocks that one supplier sent otherwise than another, now that the file is proved."""
+        reason = "these blocks, one after the other, are not those of the file"
+        note = replace(self._note(file, None, reason, host), blocks=blocks)
+        await self.in_thread(lambda: self._quarantine.take_path(path, note))
+
+    async def quarantine_partial(self, partial: Partial, file: RemoteFile, came: str, host: str | None = None) -> None:
         """Keep a complete partial that is not the file."""
-        note = self._note(file, came, "the digest differs")
+        note = self._note(file, came, "the digest differs", host)
 
         def work() -> None:
             self._quarantine.take_path(partial.seal(), note)
@@ -142,7 +148,7 @@ class Publisher:
         if bad is not None:
             self._quarantine.take_path(bad, self._note(file, None, reason))
 
-    def _note(self, file: RemoteFile, came: str | None, reason: str) -> BadCopy:
+    def _note(self, file: RemoteFile, came: str | None, reason: str, host: str | None = None) -> BadCopy:
         manifest = self._run.manifest
         return BadCopy(
             promised=file.digest,
@@ -152,7 +158,7 @@ class Publisher:
             reason=reason,
             when=time.time(),
             came=None if came is None else f"{file.digest.algo}-{came}",
-            host=self._host,
+            host=host or self._host,
         )
 
     async def _locked(self, file: RemoteFile, work: Callable[[], T]) -> T:

@@ -6,6 +6,7 @@ import itertools
 import random
 import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -19,6 +20,7 @@ from fetchverify.engine.audit import Auditor
 from fetchverify.engine.fetch import Means, Segment
 from fetchverify.engine.hashing import BufferPool, InOrderHash
 from fetchverify.engine.pace import Pace
+from fetchverify.engine.suppliers import Supplier, Suppliers
 from fetchverify.net.transport import ByteClient, Locator
 from fetchverify.net.wire import Endpoint
 
@@ -57,6 +59,7 @@ class Run:
         threads: those that carry them.
         segments: requests for segments under way.
         promiser: who said what the files are, for messages.
+        suppliers: where bytes may come from; `means` are those of the first.
         active: hashers at work, which `abort` has to stop.
         bytes_fetched: bytes that came over the network, good or bad.
     """
@@ -68,6 +71,7 @@ class Run:
         options: TransferOptions,
         emit: events.Emit,
         locator: Locator | None = None,
+        mirrors: Sequence[Endpoint] = (),
     ) -> None:
         self.manifest = manifest
         self.promiser = "the Hub" if locator is None else "its pointer"
@@ -75,13 +79,14 @@ class Run:
         self.emit = emit
         self._requests = itertools.count()
         small = min(2 * options.connections, _MOST_SMALL)
-        client = ByteClient(
-            endpoint,
-            connections=small + options.connections,
-            count=lambda: next(self._requests),
-            locator=locator,
-        )
+
+        def new_client(endpoint: Endpoint, locator: Locator | None = None) -> ByteClient:
+            most, count = small + options.connections, lambda: next(self._requests)
+            return ByteClient(endpoint, connections=most, count=count, locator=locator)
+
+        client = new_client(endpoint, locator)
         self.means = Means(client=client, pool=BufferPool(_POOL_BUFFERS), pace=Pace(options.limit_rate))
+        self.suppliers = Suppliers(self.means, (endpoint, *mirrors), new_client, emit)
         self.auditor = Auditor()
         self.small_slots = anyio.CapacityLimiter(small)
         self.threads = anyio.CapacityLimiter(options.connections)
@@ -102,28 +107,29 @@ class Run:
 
     def abort(self) -> None:
         """Wake every thread of this run; what it wrote so far is kept."""
-        self.means.client.abort()
+        self.suppliers.abort()
         self.means.pace.stop()
         self.auditor.stop()
         for hasher in tuple(self.active):
             hasher.stop()
 
-    def begin_flow(self) -> None:
-        """Choose how many connections to begin with, once the line's round trip is known."""
+    def begin_flow(self, round_trip_s: float) -> None:
+        """Choose how many connections to begin with, once a line's round trip is known."""
         if self._flow is None:
             most = self.options.connections
-            round_trip_s = self.means.client.round_trip_s
-            first = first_connections(round_trip_s, most)
+            first = max(first_connections(round_trip_s, most), min(len(self.suppliers.all), most))
             self._flow = Flow(first=first, most=most, now=anyio.current_time(), round_trip_s=round_trip_s)
             self.slots.total_tokens = first
 
-    def enter(self, segment: Segment) -> None:
+    def enter(self, segment: Segment, supplier: Supplier) -> None:
         """Watch a request for a segment."""
         self.segments.add(segment)
+        supplier.segments.add(segment)
 
-    def leave(self, segment: Segment) -> None:
+    def leave(self, segment: Segment, supplier: Supplier) -> None:
         """End the watch."""
         self.segments.discard(segment)
+        supplier.leave(segment)
         self._ended += segment.received
         if not segment.dropped and segment.received >= MiB:
             self._ended_rates.append(segment.rate)
@@ -133,12 +139,12 @@ class Run:
     def _received(self) -> int:
         return self._ended + sum(segment.received for segment in self.segments)
 
-    def segment_blocks(self, block_size: int, free: int) -> int:
-        """Return how many blocks the next request should span."""
-        rates = [segment.rate for segment in self.segments if segment.received]
+    def segment_blocks(self, supplier: Supplier, block_size: int, free: int) -> int:
+        """Return how many blocks the next request to this supplier should span."""
+        rates = [segment.rate for segment in supplier.segments if segment.received]
         line_rate = statistics.median(rates) if rates else 0.0
         lines = int(self.slots.total_tokens)
-        return segment_blocks(self.means.client.round_trip_s, line_rate, block_size, free, lines)
+        return segment_blocks(supplier.means.client.round_trip_s, line_rate, block_size, free, lines)
 
     async def steer(self) -> None:
         """Add and take away connections as the line answers, and give up those that fall far behind; never ends."""
@@ -155,7 +161,9 @@ class Run:
                 # A line that is slow for good must not be asked anew every other second.
                 self._grace_s = min(_MOST_GRACE_S, self._grace_s * 1.5)
 
-    async def judge(self, path: str, failure: Failure, attempt: int, quiet_s: float) -> Verdict:
+    async def judge(
+        self, path: str, failure: Failure, attempt: int, quiet_s: float, *, elsewhere: bool = False
+    ) -> Verdict:
         """Decide what follows a failure, tell it, and wait as long as it takes.
 
         Args:
@@ -163,17 +171,20 @@ class Run:
             failure: what went wrong.
             attempt: how many times in a row without progress, from 1.
             quiet_s: seconds since the last progress.
+            elsewhere: another supplier may have it: nobody waits, and the line is not used less for one supplier.
         """
         jitter = random.random()  # noqa: S311
         patience = self.options.patience
         verdict = decide(failure, attempt=attempt, elapsed_s=quiet_s, jitter=jitter, patience=patience)
         if not isinstance(verdict, Stop):
             self.retries += 1
-            if self._flow is not None and (failure.reason is Reason.TIMEOUT or failure.reason is Reason.BAD_STATUS):
+            crowded = failure.reason is Reason.TIMEOUT or failure.reason is Reason.BAD_STATUS
+            if self._flow is not None and crowded and not elsewhere:
                 self.slots.total_tokens = self._flow.trouble(anyio.current_time())
-            if failure.status == 429:
+            if failure.status == 429 and not elsewhere:
                 self.small_slots.total_tokens = max(1, self.small_slots.total_tokens // 2)
             wait_s = getattr(verdict, "wait_s", 0.0)
             self.emit(events.Retrying(path=path, reason=failure.summary, attempt=attempt, wait_s=round(wait_s, 3)))
-            await anyio.sleep(wait_s)
+            if not elsewhere:
+                await anyio.sleep(wait_s)
         return verdict

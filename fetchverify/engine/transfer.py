@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import anyio
@@ -18,9 +18,11 @@ from fetchverify.core.report import Outcome, OutcomeKind
 from fetchverify.core.retry import Failure, Reason
 from fetchverify.engine.hashing import new_hash
 from fetchverify.engine.large import LargeFile
+from fetchverify.engine.opinion import Opinion, SecondOpinion
 from fetchverify.engine.publish import Publisher
 from fetchverify.engine.run import Run, TransferOptions
 from fetchverify.engine.small import fetch_small
+from fetchverify.engine.suppliers import Choice
 from fetchverify.net.transport import Locator
 from fetchverify.net.wire import Endpoint, access_hint
 from fetchverify.store.disk import Disk
@@ -44,6 +46,24 @@ _OUTCOMES = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """How one fetch of a large file ended.
+
+    Attributes:
+        digest: in hex; None where `failure` says why there is none.
+        fetched: bytes.
+        compared: every block was held against another supplier's.
+        mended: which blocks were wrong and were replaced; None where none was.
+    """
+
+    digest: str | None
+    failure: Failure | None
+    fetched: int
+    compared: bool
+    mended: str | None
+
+
 class Transfer:
     """One transfer over one repo; use `execute` once."""
 
@@ -57,8 +77,9 @@ class Transfer:
         options: TransferOptions,
         emit: events.Emit,
         locator: Locator | None = None,
+        mirrors: Sequence[Endpoint] = (),
     ) -> None:
-        self.run = Run(manifest, endpoint, options, emit, locator)
+        self.run = Run(manifest, endpoint, options, emit, locator, mirrors)
         self.publisher = Publisher(self.run, layout, disk, endpoint.host)
         self._layout = layout
         self._disk = disk
@@ -91,7 +112,7 @@ class Transfer:
                     await self._fetch_all(fetches)
                 group.cancel_scope.cancel()
         finally:
-            self.run.means.client.close()
+            self.run.suppliers.close()
         paths = (file.path for file in self.run.manifest.files)
         return tuple(self._outcomes[path] for path in paths if path in self._outcomes)
 
@@ -136,9 +157,11 @@ class Transfer:
 
     async def _small(self, fetch: Fetch) -> None:
         """Fetch into memory, prove it there, publish."""
-        file, fetched = fetch.files[0], 0
-        for round_ in range(_ROUNDS):
-            content = await fetch_small(self.run, file)
+        file, fetched, choice = fetch.files[0], 0, Choice(self.run.suppliers, fetch.files[0])
+        liars: list[str] = []
+        rounds = max(_ROUNDS, len(self.run.suppliers.all))
+        for round_ in range(rounds):
+            content, supplier = await fetch_small(self.run, file, choice)
             if isinstance(content, Failure):
                 self._fail(fetch, content, fetched)
                 return
@@ -147,30 +170,37 @@ class Transfer:
             state.update(content)
             if state.hexdigest() == file.digest.hex:
                 await self.publisher.small(fetch, content)
-                self._finish_fetched(fetch, fetched, refetched=round_ > 0)
+                detail = f"`{'`, `'.join(liars)}` sent other bytes" if liars and self.run.suppliers.several else None
+                self._finish_fetched(fetch, fetched, refetched=round_ > 0, detail=detail)
                 return
-            await self.publisher.quarantine_bytes(file, content, state.hexdigest())
-            self._tell_corrupt(file, state.hexdigest(), last=round_ == _ROUNDS - 1)
-        self._fail_corrupt(fetch, fetched)
+            choice.bad[supplier] += 1
+            liars.append(supplier.name)
+            await self.publisher.quarantine_bytes(file, content, state.hexdigest(), supplier.endpoint.host)
+            self._tell_corrupt(file, state.hexdigest(), last=round_ == rounds - 1)
+            self.run.suppliers.note_lie([supplier.number])
+        self._fail_corrupt(fetch, fetched, rounds)
 
     async def _large(self, fetch: Fetch) -> None:
         """Fetch by blocks into a partial, prove it as it arrives, publish."""
         file, fetched = fetch.files[0], 0
         for round_ in range(_ROUNDS):
-            digest, failure, came = await self._large_once(fetch)
-            fetched += came
-            if failure is not None:
-                self._fail(fetch, failure, fetched)
+            end = await self._large_once(fetch)
+            fetched += end.fetched
+            if end.failure is not None:
+                self._fail(fetch, end.failure, fetched)
                 return
-            assert digest is not None
-            if digest == file.digest.hex:
-                self._finish_fetched(fetch, fetched, refetched=round_ > 0)
+            if end.digest == file.digest.hex:
+                self._finish_fetched(fetch, fetched, refetched=round_ > 0 or end.mended is not None, detail=end.mended)
                 return
-            self._tell_corrupt(file, digest, last=round_ == _ROUNDS - 1)
-        self._fail_corrupt(fetch, fetched)
+            # Where every block was seen from two endpoints, nobody has anything else to tell.
+            last = end.compared or round_ == _ROUNDS - 1
+            self._tell_corrupt(file, end.digest or "", last=last)
+            if last:
+                self._fail_corrupt(fetch, fetched, _ROUNDS)
+                return
 
-    async def _large_once(self, fetch: Fetch) -> tuple[str | None, Failure | None, int]:
-        """Return the digest that came (or why none did), and the bytes fetched for it."""
+    async def _large_once(self, fetch: Fetch) -> _End:
+        """Fetch once; publish it, or set it aside."""
         file = fetch.files[0]
         partial = await self.publisher.in_thread(
             lambda: Partial.open(self._disk, self._layout.area, file.digest, file.size)
@@ -178,18 +208,47 @@ class Transfer:
         large = LargeFile(self.run, file, partial)
         self._emit(events.FileStarted(path=file.path, size=file.size, landed=partial.landed.landed))
         self._shown[large] = (-1, -1)
+        opinion, mended = None, None
         try:
             digest = await large.run(self.run.options.connections)
+            if digest not in (None, file.digest.hex) and self.run.suppliers.several:
+                opinion = await SecondOpinion(self.run, file, partial, self._disk, large.choice, large.came).ask()
+                digest = file.digest.hex if opinion.proved else digest
             if digest == file.digest.hex:
+                mended = None if opinion is None else await self._mended(file, opinion, partial.tiling.count)
                 await self.publisher.large(fetch, partial)
             elif digest is not None:
-                await self.publisher.quarantine_partial(partial, file, digest)
+                givers = self._givers(large)
+                await self.publisher.quarantine_partial(partial, file, digest, ", ".join(givers) or None)
         finally:
             self.run.bytes_fetched += large.download.fetched
             self._shown.pop(large)
             with anyio.move_on_after(5, shield=True):
                 await anyio.to_thread.run_sync(partial.close)
-        return digest, large.failure, large.download.fetched
+        return _End(
+            digest=digest,
+            failure=large.failure,
+            fetched=large.download.fetched + (0 if opinion is None else opinion.fetched),
+            compared=opinion is not None and opinion.complete,
+            mended=mended,
+        )
+
+    async def _mended(self, file: RemoteFile, opinion: Opinion, blocks: int) -> str:
+        """Keep what was replaced, leave out who sent it; return the story in a sentence."""
+        named = self.run.suppliers.all
+        hosts = ", ".join(named[number].endpoint.host for number in sorted(opinion.liars)) or "an earlier run"
+        for path, indexes in opinion.bad:
+            await self.publisher.quarantine_blocks(path, file, indexes, hosts)
+        liars = "`, `".join(named[number].name for number in sorted(opinion.liars)) or "an earlier run"
+        right = "`, `".join(named[number].name for number in sorted(opinion.witnesses))
+        self.run.suppliers.note_lie(opinion.liars)
+        self.run.retries += 1
+        return f"{opinion.blocks} of {blocks} blocks from `{liars}` were wrong and came from `{right}` instead"
+
+    def _givers(self, large: LargeFile) -> list[str]:
+        """Return the hosts that a file came from, where that was not all from the first endpoint."""
+        numbers = set().union(*large.came.values())
+        return [each.endpoint.host for each in self.run.suppliers.all if each.number in numbers]
 
     # --- ends ----------------------------------------------------------------------------------------------
 
@@ -209,9 +268,10 @@ class Transfer:
             events.FileFinished(path=file.path, size=file.size, outcome=kind.value, fetched=fetched, detail=detail)
         )
 
-    def _finish_fetched(self, fetch: Fetch, fetched: int, *, refetched: bool) -> None:
+    def _finish_fetched(self, fetch: Fetch, fetched: int, *, refetched: bool, detail: str | None = None) -> None:
         first, *others = fetch.files
-        self._finish(first, OutcomeKind.REFETCHED if refetched else OutcomeKind.FETCHED, fetched=fetched)
+        kind = OutcomeKind.REFETCHED if refetched else OutcomeKind.FETCHED
+        self._finish(first, kind, fetched=fetched, detail=detail)
         for other in others:
             self._finish(other, OutcomeKind.COPIED if self._layout.copies_cost_space else OutcomeKind.LINKED)
 
@@ -227,8 +287,8 @@ class Transfer:
             return self._locator.hint(failure)
         return access_hint(self._endpoint, self.run.manifest.ref, failure)
 
-    def _fail_corrupt(self, fetch: Fetch, fetched: int) -> None:
-        detail = f"came with another {fetch.digest.algo} than {self.run.promiser} promises, {_ROUNDS} times"
+    def _fail_corrupt(self, fetch: Fetch, fetched: int, rounds: int) -> None:
+        detail = f"came with another {fetch.digest.algo} than {self.run.promiser} promises, {rounds} times"
         self._fail_all(fetch, OutcomeKind.CORRUPT, fetched, detail)
 
     def _fail_all(self, fetch: Fetch, kind: OutcomeKind, fetched: int, detail: str, hint: str | None = None) -> None:

@@ -12,7 +12,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -72,6 +72,22 @@ class Endpoint:
         if token is None and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
             token = get_token()
         return cls(url=_checked_address(url or constants.ENDPOINT), token=_checked_token(token))
+
+    @classmethod
+    def several(cls, urls: str | Sequence[str] | None = None, token: str | None = None) -> tuple[Endpoint, ...]:
+        """Return the endpoints in the order given, each once; the first one is as `from_environment` says.
+
+        The others are mirrors that nobody vouches for: they get no token.
+
+        Raises:
+            UsageError: an address or the token is none.
+        """
+        first, *others = ([urls] if isinstance(urls, str) else list(urls or ())) or [""]
+        found = cls.from_environment(first or None, token)
+        mirrors = [cls(url=_checked_address(each)) for each in others]
+        unique = {each.url: each for each in [*reversed(mirrors), found]}
+        order = dict.fromkeys(each.url for each in [found, *mirrors])
+        return tuple(unique[url] for url in order)
 
     @property
     def host(self) -> str:

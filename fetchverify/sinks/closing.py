@@ -68,9 +68,10 @@ _WORDS = {OutcomeKind.REFETCHED: "fetched twice (bad bytes came first)"}
 def remarks(report: Report) -> list[str]:
     """Return what the reader of a good summary must still know."""
     lines = []
-    again = [outcome.path for outcome in report.outcomes if outcome.kind is OutcomeKind.REFETCHED]
-    for path in again[:_MOST_FAILURES]:
-        lines.append(f"`{path}` came corrupted and was fetched again; it is proved now")
+    again = [outcome for outcome in report.outcomes if outcome.kind is OutcomeKind.REFETCHED]
+    for outcome in again[:_MOST_FAILURES]:
+        how = f": {outcome.detail};" if outcome.detail else " and was fetched again;"
+        lines.append(f"`{outcome.path}` came corrupted{how} it is proved now")
     if len(again) > _MOST_FAILURES:
         lines.append(f"so were {human.count(len(again) - _MOST_FAILURES, 'more file')}")
     if report.quarantined:

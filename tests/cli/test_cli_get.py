@@ -339,8 +339,8 @@ def test_options_reach_the_run() -> None:
         got["limit_rate"],
         got["lock_timeout_s"],
     )
-    got = options(*["--endpoint", "http://mirror", "--layout", "original", "--force-download"])
-    assert ("http://mirror", "original", "True", "False") == (
+    got = options(*["--endpoint", "http://a", "--endpoint", "http://b", "--layout", "original", "--force-download"])
+    assert ("('http://a', 'http://b')", "original", "True", "False") == (
         got["endpoint"],
         got["layout"],
         got["force"],

@@ -62,6 +62,14 @@ def test_tokens_come_from_where_the_hub_client_takes_them(monkeypatch: pytest.Mo
     assert "hf_se" not in f"{caught.value.message}{caught.value.hint}"
 
 
+def test_of_several_endpoints_the_first_alone_has_the_token() -> None:
+    first, *mirrors = wire.Endpoint.several(["https://x/", "b", "https://X", "https://b/"], "hf_arg")
+    assert wire.Endpoint(url="https://x", token="hf_arg") == first
+    assert [wire.Endpoint(url="https://b", token=None)] == mirrors
+    assert (first,) == wire.Endpoint.several("https://x", "hf_arg")
+    assert wire.Endpoint.several(None, "") == wire.Endpoint.several((), "") == wire.Endpoint.several("", "")
+
+
 def test_addresses_are_quoted() -> None:
     """Names of files are strangers' words."""
     url = wire.resolve_url(HUB, REF, "refs/pr/1", "a b/é?#%.txt")

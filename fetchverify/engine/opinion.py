@@ -103,8 +103,9 @@ class SecondOpinion:
         self._disk = disk
         self._choice = choice
         self._came = came
-        self._compared: set[int] = set()
-        self._agreed: set[int] = set()
+        self._sources: dict[int, Source] = {}
+        self._heard: set[tuple[int, int]] = set()  # which witness was asked about which block
+        self._agreed: set[int] = set()  # blocks that came alike from two
         self._unable: set[int] = set()
         self._fetched = 0
 
@@ -120,16 +121,25 @@ class SecondOpinion:
         versions: dict[int, Version] = {}
         try:
             current: Version | None = None
-            for question in questions(self._came, witnesses, liars):
-                if current is None or current.witness != question.witness:
-                    if current is not None:
-                        await self._swap(current)  # it was not the whole truth: back to what came
-                    current = versions[question.witness] = await anyio.to_thread.run_sync(self._new, question.witness)
-                found = await self._compare(question, current)
-                if found:
-                    await self._swap(current, found)
-                    if await self._proved():
-                        return self._opinion([current])
+            # Two that agree are right as a rule; only at the very last they may have read from one broken store.
+            for thorough in (False, True):
+                for question in questions(self._came, witnesses, liars):
+                    wanted = self._wanted(question, thorough=thorough)
+                    if not wanted:
+                        continue
+                    if current is None or current.witness != question.witness:
+                        if current is not None:
+                            await self._swap(current)  # it was not the whole truth: back to what came
+                        current = versions.get(question.witness)
+                        if current is None:
+                            current = await anyio.to_thread.run_sync(self._new, question.witness)
+                            versions[question.witness] = current
+                        await self._swap(current)  # what an earlier pass found
+                    found = await self._compare(wanted, current)
+                    if found:
+                        await self._swap(current, found)
+                        if await self._proved():
+                            return self._opinion([current])
             if current is not None:
                 await self._swap(current)
             apart = _apart(list(versions.values()))
@@ -151,7 +161,7 @@ class SecondOpinion:
             liars |= name_liars({index: self._came[index] for index in version.places}, version.witness)
         return Opinion(
             proved=bool(right),
-            complete=self._compared >= self._came.keys(),
+            complete={index for _, index in self._heard} >= self._came.keys(),
             fetched=self._fetched,
             liars=liars,
             bad=tuple((version.path, version.order) for version in right),
@@ -168,34 +178,38 @@ class SecondOpinion:
 
     # --- asking ------------------------------------------------------------------------------------------------
 
-    async def _compare(self, question: Question, into: Version) -> tuple[int, ...]:
+    def _wanted(self, question: Question, *, thorough: bool) -> list[int]:
+        """Return the blocks that the witness was not asked about; where not `thorough`, none that two agree on."""
+        return [
+            index
+            for index in question.indexes
+            if (question.witness, index) not in self._heard and (thorough or index not in self._agreed)
+        ]
+
+    async def _compare(self, wanted: list[int], into: Version) -> tuple[int, ...]:
         """Keep the witness's version of the blocks in which it differs; return which these are."""
-        wanted = [index for index in question.indexes if index not in self._agreed and index not in into.places]
-        supplier, before = self._run.suppliers.all[question.witness], set(into.places)
-        source: list[Source] = []
+        supplier, before = self._run.suppliers.all[into.witness], set(into.places)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
         async def ask(indexes: tuple[int, ...]) -> None:
             async with limiter:
-                await self._ask(supplier, source, indexes, into)
+                await self._ask(supplier, indexes, into)
 
         async with anyio.create_task_group() as group:
             for indexes in _requests(wanted):
                 group.start_soon(ask, indexes)
         return tuple(sorted(into.places.keys() - before))
 
-    async def _ask(self, supplier: Supplier, source: list[Source], indexes: tuple[int, ...], into: Version) -> None:
+    async def _ask(self, supplier: Supplier, indexes: tuple[int, ...], into: Version) -> None:
         """Compare neighbouring blocks; what the witness cannot give stays as it is."""
         attempt, began = 0, anyio.current_time()
         while indexes and supplier.number not in self._unable:
             work = _Comparison(self._partial, indexes, into, self._disk)
             async with self._run.slots:
-                failure = await anyio.to_thread.run_sync(
-                    self._request, supplier, source, work, limiter=self._run.threads
-                )
+                failure = await anyio.to_thread.run_sync(self._request, supplier, work, limiter=self._run.threads)
             self._fetched += work.received
             self._run.bytes_fetched += work.received
-            self._compared.update(indexes[: work.done])
+            self._heard.update((supplier.number, index) for index in indexes[: work.done])
             self._agreed.update(index for index in indexes[: work.done] if index not in into.places)
             if work.done:
                 attempt, began = 0, anyio.current_time()
@@ -206,16 +220,18 @@ class SecondOpinion:
             verdict = await self._run.judge(self._file.path, failure, attempt, anyio.current_time() - began)
             match verdict:
                 case ReResolve():
-                    source.clear()
+                    self._sources.pop(supplier.number, None)
                 case Stop() | OneStream():
                     self._unable.add(supplier.number)
 
-    def _request(self, supplier: Supplier, source: list[Source], work: _Comparison) -> Failure | None:
+    def _request(self, supplier: Supplier, work: _Comparison) -> Failure | None:
         manifest, client = self._run.manifest, supplier.means.client
         try:
-            if not source:
-                source.append(client.locate(manifest, self._file))
-            with client.open(manifest, self._file, source[-1], work.span) as body:
+            # In one step each: the others that ask this witness forget a source that failed.
+            source = self._sources.get(supplier.number)
+            if source is None:
+                source = self._sources[supplier.number] = client.locate(manifest, self._file)
+            with client.open(manifest, self._file, source, work.span) as body:
                 for piece in work.pieces():
                     filled = 0
                     while filled < len(piece):

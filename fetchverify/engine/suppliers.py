@@ -66,6 +66,8 @@ class Supplier:
         if segment.received:
             self._ended.append(segment.rate)
             self.gave, self.absent = True, 0
+        elif segment.dropped:
+            self._ended.append(1.0)  # silent is slow; unmeasured, it would be asked first again and again
         if segment.landed and self.most < math.inf:
             self.most += 1  # it bears this many; perhaps one more
 
@@ -143,8 +145,12 @@ class Choice:
         self.bad: Counter[Supplier] = Counter()  # how often each sent something else
 
     def left(self) -> list[Supplier]:
-        """Return all that may have the file, liars among them."""
-        return [each for each in self._suppliers.all if each.gone is None and each not in self.passed]
+        """Return all that may have the file, liars among them; never none.
+
+        Another file's failures may drop the only one that has this file: then it is asked all the same.
+        """
+        unpassed = [each for each in self._suppliers.all if each not in self.passed]
+        return [each for each in unpassed if each.gone is None] or unpassed
 
     def able(self) -> list[Supplier]:
         """Return those that may have the file, now or after a rest; liars where nobody else is left."""

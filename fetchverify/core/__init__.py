@@ -11,4 +11,5 @@ pointer    LFS pointers                               gitindex   stat data in gi
 gitremote  where a clone's LFS objects lie            gitglob    its patterns of paths
 lfsapi     the LFS batch API, validated               pins       what a lock file holds the Hub to
 suppliers  which endpoint to ask, and whom to suspect
+facts      what was seen on disk                      findings   what is wrong with it
 """

@@ -6,4 +6,5 @@ small      one small file, in memory                  publish    proved bytes to
 hashing    the digest while bytes arrive              audit      the digest of what lies on disk
 pace       a cap on bytes per second                  suppliers  the endpoints: whom to ask, whom to leave out
 opinion    which blocks of a bad file differ elsewhere
+pace       a cap on bytes per second                  answering  questions about bytes on disk, in threads
 """

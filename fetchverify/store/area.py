@@ -15,7 +15,8 @@ from fetchverify.store.diskerrors import disk_error
 from fetchverify.store.proofs import Proofs
 
 AREA_NAME = ".fetchverify"
-_ORPHAN_S = 24 * 3600  # a temporary file lives for seconds; a day says that its process died
+STAGING = "tmp"
+ORPHAN_S = 24 * 3600  # a temporary file lives for seconds; a day says that its process died
 
 # Source: huggingface_hub 2.4.0 `_local_folder.py`; written before the hub does, it must read the same.
 CACHEDIR_TAG = (
@@ -32,7 +33,7 @@ class Area:
     def __init__(self, disk: Disk, path: Path) -> None:
         self.disk = disk
         self.path = path
-        self.staging = path / "tmp"
+        self.staging = path / STAGING
         self._lock = threading.Lock()
         self._dirty: set[str] = set()
         self._mode: int | None = None
@@ -41,7 +42,7 @@ class Area:
     def prepare(self) -> None:
         """Create the folder, and remove temporary files that dead processes left."""
         self.disk.make_dirs(self.staging)
-        oldest = time.time() - _ORPHAN_S
+        oldest = time.time() - ORPHAN_S
         with os.scandir(self.staging) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < oldest:

@@ -6,9 +6,9 @@ speaks of are durable, because a power cut can take bytes and leave size and mti
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
+from typing import Protocol
 
 import xxhash
 
@@ -20,6 +20,22 @@ _BATCH = 256
 # Below this a ledger is not worth rewriting, however stale.
 _COMPACT_FROM = 4096
 _ALGOS = {"sha256": 64, "git-sha1": 40}
+
+
+class Stat(Protocol):
+    """The part of an `os.stat_result` that tells whether a file is still the one that was proved."""
+
+    @property
+    def st_dev(self) -> int: ...  # noqa: D102
+
+    @property
+    def st_ino(self) -> int: ...  # noqa: D102
+
+    @property
+    def st_size(self) -> int: ...  # noqa: D102
+
+    @property
+    def st_mtime_ns(self) -> int: ...  # noqa: D102
 
 
 def _sealed(body: str) -> str:
@@ -75,18 +91,18 @@ class Proofs:
             return  # a read-only cache is still worth reading
         self._torn = False
 
-    def knows(self, digest: Digest, seen: os.stat_result) -> bool:
+    def knows(self, digest: Digest, seen: Stat) -> bool:
         """Return True where this very inode, unchanged since, was proved to have the digest."""
         found = self._known.get((seen.st_dev, seen.st_ino, digest.algo))
         return found is not None and found == (digest.hex, seen.st_size, seen.st_mtime_ns)
 
-    def recognizes(self, seen: os.stat_result) -> bool:
+    def recognizes(self, seen: Stat) -> bool:
         """Return True where this very inode, unchanged since, was proved to be some promised file."""
         state = (seen.st_size, seen.st_mtime_ns)
         found = (self._known.get((seen.st_dev, seen.st_ino, algo)) for algo in _ALGOS)
         return any(entry is not None and entry[1:] == state for entry in found)
 
-    def add(self, digest: Digest, what: Path | os.stat_result, *, hashed: os.stat_result | None = None) -> None:
+    def add(self, digest: Digest, what: Path | Stat, *, hashed: Stat | None = None) -> None:
         """Note that a file was proved.
 
         Args:
@@ -115,7 +131,7 @@ class Proofs:
             if len(self._pending) >= _BATCH:
                 self._flush()
 
-    def forget(self, digest: Digest, seen: os.stat_result) -> None:
+    def forget(self, digest: Digest, seen: Stat) -> None:
         """Take back, in this run, what was noted of a file that proved to be bad after all."""
         with self._lock:
             self._known.pop((seen.st_dev, seen.st_ino, digest.algo), None)
@@ -143,5 +159,5 @@ class Proofs:
         self._torn = False
 
 
-def _identity(seen: os.stat_result) -> tuple[int, int, int, int]:
+def _identity(seen: Stat) -> tuple[int, int, int, int]:
     return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)

@@ -1,0 +1,331 @@
+"""Looks at all of a repo's cache folder, as facts to be judged: reads names and states, never a file's content.
+
+Links are not followed, except from a blob into the cache's own shared store; what cannot be looked at is a fact, too.
+`survey_store` does the shared store, `surveyfolder` plain folders. Cheap enough for 100,000 names: `scandir`, a tuple
+a name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import posixpath
+import re
+import stat
+import time
+from pathlib import Path
+
+from fetchverify.core.blocks import HEADER_SIZE, RECORD_SIZE
+from fetchverify.core.facts import (
+    AreaFacts,
+    CacheFacts,
+    Entry,
+    Linked,
+    Lock,
+    Payload,
+    State,
+    StoreFacts,
+    Unfinished,
+)
+from fetchverify.core.tree import is_commit
+from fetchverify.store.area import AREA_NAME, ORPHAN_S, STAGING
+from fetchverify.store.owner import Life, look, myself, on_local_file_system
+from fetchverify.store.trees import parse_commit
+
+REPO_FOLDER = re.compile(r"(model|dataset|space)s--(.+)")
+MARKER = ".huggingface-shared-blobs"
+_XET_HASH = re.compile(r"[0-9a-f]{64}")
+_MOST_DEPTH = 128  # deeper than PATH_MAX allows with names of one letter is no repo
+_MOST_REFS_BYTES = 16 << 20
+_HUBS_OWN = frozenset({"blobs", "refs", "snapshots", ".no_exist", "trees", AREA_NAME})
+
+
+def state_of(seen: os.stat_result) -> State:
+    """Return the part of a stat that is kept."""
+    return State(seen.st_mode, seen.st_size, seen.st_mtime_ns, seen.st_dev, seen.st_ino, seen.st_nlink)
+
+
+def repo_folders(cache_dir: Path) -> list[str]:
+    """Return the names of all repos' folders in a cache, sorted; links are looked through, as the hub does."""
+    try:
+        with os.scandir(cache_dir) as entries:
+            return sorted(entry.name for entry in entries if REPO_FOLDER.fullmatch(entry.name) and entry.is_dir())
+    except OSError:
+        return []
+
+
+class Scan:
+    """Reads folders; remembers what could not be looked at, by path below the root."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.unreadable: dict[str, str] = {}
+
+    def entries(self, path: str) -> list[os.DirEntry[str]]:
+        """Return what lies in the folder `path` below the root; nothing where it is absent or no folder."""
+        full = f"{self.root}/{path}" if path else self.root
+        try:
+            if stat.S_ISLNK(os.lstat(full).st_mode) and path:
+                self.unreadable[path] = "a symbolic link where a folder belongs: not followed"
+                return []
+            with os.scandir(full) as entries:
+                return list(entries)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self.unreadable[path] = (error.strerror or "it cannot be read").lower()
+            return []
+
+    def state(self, entry: os.DirEntry[str], path: str) -> State | None:
+        """Return an entry's own state; None where it is gone by now."""
+        try:
+            return state_of(entry.stat(follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.unreadable[path] = (error.strerror or "it cannot be looked at").lower()
+            return None
+
+    def states(self, path: str) -> dict[str, State]:
+        """Return the states of what lies in a folder, by name."""
+        found: dict[str, State] = {}
+        for entry in self.entries(path):
+            state = self.state(entry, f"{path}/{entry.name}")
+            if state is not None:
+                found[entry.name] = state
+        return found
+
+    def tree(self, top: str, *, skip: frozenset[str] = frozenset()) -> dict[str, Entry]:
+        """Return every name below a folder that is no folder, by path below it; links are not followed.
+
+        Args:
+            top: the folder, below the root.
+            skip: names directly below it that are left out.
+        """
+        found: dict[str, Entry] = {}
+        self._tree(f"{self.root}/{top}" if top else self.root, top, "", skip, found, 0)
+        return found
+
+    def _tree(
+        self, full: str, shown: str, prefix: str, skip: frozenset[str], found: dict[str, Entry], depth: int
+    ) -> None:
+        if depth > _MOST_DEPTH:
+            self.unreadable[shown] = "too many folders in one another"
+            return
+        try:
+            # O_NOFOLLOW, and names below relative to the descriptor: a folder that is swapped for a link meanwhile
+            # leads nowhere.
+            fd = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.unreadable[shown] = (error.strerror or "it cannot be read").lower()
+            return
+        folders = []
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name in skip:
+                        continue
+                    try:
+                        if entry.is_symlink():
+                            found[prefix + name] = os.readlink(name, dir_fd=fd)
+                        elif entry.is_dir(follow_symlinks=False):
+                            folders.append(name)
+                        else:
+                            found[prefix + name] = state_of(entry.stat(follow_symlinks=False))
+                    except FileNotFoundError:
+                        continue
+                    except OSError as error:
+                        self.unreadable[f"{shown}/{name}"] = (error.strerror or "it cannot be looked at").lower()
+        except OSError as error:
+            self.unreadable[shown] = (error.strerror or "it cannot be read").lower()
+        finally:
+            os.close(fd)
+        for name in sorted(folders):
+            below = f"{shown}/{name}" if shown else name
+            self._tree(f"{full}/{name}", below, f"{prefix}{name}/", frozenset(), found, depth + 1)
+
+
+def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
+    """Return what lies in one repo's folder of a cache.
+
+    Args:
+        cache_dir: the cache.
+        folder: as `repo_folders` names it.
+    """
+    # The folder itself may be a link of the user's own, to another disk.
+    root = os.path.realpath(cache_dir / folder)
+    scan = Scan(root)
+    top = {entry.name for entry in scan.entries("")}
+    blobs, links, incompletes = _blobs(scan, os.path.realpath(cache_dir))
+    commits = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan.entries("snapshots")]
+    return CacheFacts(
+        root=root,
+        now=time.time(),
+        has_snapshots="snapshots" in top,
+        refs=_refs(scan),
+        snapshots={name: scan.tree(f"snapshots/{name}") for name, is_folder in sorted(commits) if is_folder},
+        blobs=blobs,
+        blob_links=links,
+        incompletes=incompletes,
+        trees=survey_trees(scan, "trees"),
+        no_exist={entry.name: tuple(scan.tree(f".no_exist/{entry.name}")) for entry in scan.entries(".no_exist")},
+        locks=_locks(cache_dir / ".locks" / folder),
+        locks_exclude=on_local_file_system(Path(root)),
+        strange=tuple(
+            sorted([*(top - _HUBS_OWN), *(f"snapshots/{name}" for name, is_folder in commits if not is_folder)])
+        ),
+        area=survey_area(scan, AREA_NAME),
+        unreadable=scan.unreadable,
+    )
+
+
+def _blobs(scan: Scan, cache_dir: str) -> tuple[dict[str, State], dict[str, Linked], dict[str, State]]:
+    blobs: dict[str, State] = {}
+    links: dict[str, Linked] = {}
+    incompletes: dict[str, State] = {}
+    for entry in scan.entries("blobs"):
+        name = entry.name
+        if entry.is_symlink():
+            links[name] = _linked(f"{scan.root}/blobs", name, cache_dir)
+            continue
+        state = scan.state(entry, f"blobs/{name}")
+        if state is not None:
+            (incompletes if name.endswith(".incomplete") else blobs)[name] = state
+    return blobs, links, incompletes
+
+
+def _linked(folder: str, name: str, cache_dir: str) -> Linked:
+    try:
+        text = os.readlink(f"{folder}/{name}")  # noqa: PTH115
+    except OSError:
+        return Linked("")
+    place = posixpath.normpath(posixpath.join(folder, text))
+    store, _, payload = place.rpartition("/")
+    if store != f"{cache_dir}/blobs/{payload[:2]}" or not _XET_HASH.fullmatch(payload):
+        return Linked(text)
+    try:
+        # A store (or a prefix) that is a link itself would lead out of the cache.
+        folders_are_real = all(stat.S_ISDIR(os.lstat(path).st_mode) for path in (f"{cache_dir}/blobs", store))
+        state = state_of(os.lstat(place))
+    except OSError:
+        return Linked(text, place)
+    if not folders_are_real or stat.S_ISLNK(state.st_mode):
+        return Linked(text)
+    return Linked(text, place, state)
+
+
+def _refs(scan: Scan) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name, entry in scan.tree("refs").items():
+        raw = None if isinstance(entry, str) else small_bytes(f"{scan.root}/refs/{name}", 1024)
+        found[name] = None if raw is None else parse_commit(raw)
+    return found
+
+
+def survey_trees(scan: Scan, folder: str) -> dict[str, State]:
+    """Return the states of the cached listings in a folder, by commit."""
+    states = scan.states(folder)
+    return {name[:40]: state for name, state in states.items() if name.endswith(".json") and is_commit(name[:-5])}
+
+
+def _locks(folder: Path) -> dict[str, Lock]:
+    scan = Scan(str(folder))
+    return {
+        name: Lock(state, _held(f"{folder}/{name}"))
+        for name, state in scan.states("").items()
+        if stat.S_ISREG(state.st_mode)
+    }
+
+
+def _held(path: str) -> bool:
+    """Return True where somebody holds the lock; taken for a moment, and shared, so that lookers do not collide."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
+def survey_area(scan: Scan, name: str) -> AreaFacts:
+    """Return what lies in the area `name` below the scan's root."""
+    me = myself()
+    unfinished = []
+    for entry in scan.entries(f"{name}/partial"):
+        if entry.is_dir(follow_symlinks=False):
+            states = scan.states(f"{name}/partial/{entry.name}")
+            journal = states["journal"].st_size if "journal" in states else 0
+            data = states["data"].st_size if "data" in states else 0
+            landed = min(data, max(0, journal - HEADER_SIZE) // RECORD_SIZE * (8 << 20))
+            alive = look(Path(f"{scan.root}/{name}/partial/{entry.name}"), me).life is not Life.DEAD
+            unfinished.append(Unfinished(entry.name, sum(s.st_size for s in states.values()), landed, alive))
+    oldest_ns = (time.time() - ORPHAN_S) * 1e9
+    staged = scan.states(f"{name}/{STAGING}")
+    temporaries = {f"{STAGING}/{n}": state for n, state in staged.items() if state.st_mtime_ns < oldest_ns}
+    quarantined = {
+        n: s for n, s in scan.states(f"{name}/quarantine").items() if n[0] != "." and not n.endswith(".json")
+    }
+    return AreaFacts(
+        unfinished=tuple(unfinished),
+        temporaries=temporaries,
+        cut=tuple(sorted(entry.name for entry in scan.entries(f"{name}/relink"))),
+        quarantined=quarantined,
+        block_maps=frozenset(entry.name for entry in scan.entries(f"{name}/blocks")),
+    )
+
+
+def survey_store(cache_dir: Path) -> StoreFacts:
+    """Return what lies in the blob store that all repos of a cache share; nothing where there is none."""
+    root = f"{os.path.realpath(cache_dir)}/blobs"
+    scan = Scan(root)
+    payloads: dict[str, Payload] = {}
+    litter: dict[str, State] = {}
+    marked = False
+    for entry in scan.entries(""):
+        state = scan.state(entry, entry.name)
+        if state is None:
+            continue
+        if entry.name == MARKER:
+            marked = stat.S_ISREG(state.st_mode)
+        elif stat.S_ISDIR(state.st_mode) and len(entry.name) == 2:
+            for name, each in scan.states(entry.name).items():
+                if name[:2] == entry.name and _XET_HASH.fullmatch(name) and stat.S_ISREG(each.st_mode):
+                    payloads[name] = Payload(each, _references(f"{root}/{entry.name}/{name}.refs"))
+                elif not name.endswith((".lock", ".refs", ".lock.soft")):
+                    litter[f"{entry.name}/{name}"] = each
+        else:
+            litter[entry.name] = state
+    return StoreFacts(root=root, marked=marked, payloads=payloads, litter=litter)
+
+
+def _references(path: str) -> tuple[str, ...] | None:
+    raw = small_bytes(path, _MOST_REFS_BYTES)
+    try:
+        return None if raw is None else tuple(dict.fromkeys(raw.decode().splitlines()))
+    except UnicodeDecodeError:
+        return None
+
+
+def small_bytes(path: str, most: int) -> bytes | None:
+    """Return a file's content; None where it is a link, a pipe, longer than `most` bytes or cannot be read."""
+    try:
+        # Not blocking: a pipe without a writer would keep us for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(fd, "rb") as file:
+        try:
+            seen = os.fstat(fd)
+            return file.read(most) if stat.S_ISREG(seen.st_mode) and seen.st_size <= most else None
+        except OSError:
+            return None

@@ -70,6 +70,22 @@ class FileFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPlanned(Event):
+    """Files that lie on disk are going to be read; `size` in bytes."""
+
+    files: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditProgress(Event):
+    """How many files, and bytes of all of them, were read so far."""
+
+    files: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retrying(Event):
     """Something failed and is tried again after `wait_s` seconds."""
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "probe": "Measure the line to a Hub or mirror: is it fit for a long download?",
     "lock": "Pin repos: their commits, and size and digest of every file.",
     "pull": "Fill the LFS pointers of a git clone, as `git lfs pull` does.",
+    "verify": "Prove what lies in the cache or a folder, online or offline.",
 }
 
 

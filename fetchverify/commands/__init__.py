@@ -4,5 +4,7 @@ get        a repo or some of its files, proved, into the hub's cache or a plain 
 probe      measure the line to an endpoint
 lock       what repos promise today, in a file to review
 pull       the LFS pointers of a git clone, filled and proved
+verify     what lies in the cache or a folder, held against the Hub's word or what is here
+truth      where that word comes from; `sums` writes SHA256SUMS
 runner     runs a command until it ends or a signal comes
 """

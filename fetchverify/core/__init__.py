@@ -12,4 +12,5 @@ gitremote  where a clone's LFS objects lie            gitglob    its patterns of
 lfsapi     the LFS batch API, validated               pins       what a lock file holds the Hub to
 suppliers  which endpoint to ask, and whom to suspect
 facts      what was seen on disk                      findings   what is wrong with it
+verified   the report of a verification               sums       SHA256SUMS, read and written
 """

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 from fetchverify.core.manifest import Digest
+from fetchverify.core.pointer import LONGEST_POINTER
 
 
 class State(NamedTuple):
@@ -273,23 +274,10 @@ def digest_of_name(name: str) -> Digest | None:
     return None
 
 
-_POINTER = re.compile(
-    rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n(?:[a-z0-9.\-]+ [^\n]*\n)*?"
-    rb"oid sha256:([0-9a-f]{64})\n(?:[a-z0-9.\-]+ [^\n]*\n)*?size ([0-9]{1,16})\n"
-)
 _PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|\?xml[^>]*\?>\s*<Error)", re.I | re.S
 )
-HEAD_BYTES = 512  # enough to tell; a pointer is at most 1,024 bytes and says what it is in its first line
-
-
-def pointer_in(head: bytes) -> tuple[Digest, int] | None:
-    """Return the digest and size that an LFS pointer names; None where these bytes are none.
-
-    Source: git-lfs `docs/spec.md`.
-    """
-    found = _POINTER.match(head)
-    return None if found is None else (Digest(algo="sha256", hex=found[1].decode()), int(found[2]))
+HEAD_BYTES = LONGEST_POINTER  # enough to tell whether a file is one
 
 
 def is_page(head: bytes) -> bool:

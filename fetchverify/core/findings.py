@@ -30,9 +30,9 @@ from fetchverify.core.facts import (
     StoreFacts,
     digest_of_name,
     is_page,
-    pointer_in,
 )
 from fetchverify.core.manifest import Digest
+from fetchverify.core.pointer import parse_pointer
 
 
 class Kind(Enum):
@@ -292,10 +292,10 @@ def _doubt(answer: Answer, state: State, digest: Digest, size: int | None) -> tu
         return Kind.UNPROVED, "it changed while it was read"
     if answer.how is How.UNASKED:
         return Kind.UNPROVED, "it was not hashed: a quick run, and never proved before"
-    pointer = pointer_in(answer.head)
+    pointer = parse_pointer(answer.head)
     if pointer is not None:
-        same = pointer[0] == digest
-        return Kind.POINTER, None if same else f"it points to sha256 `{pointer[0].hex[:12]}…`"
+        same = pointer.digest == digest
+        return Kind.POINTER, None if same else f"it points to sha256 `{pointer.sha256[:12]}…`"
     if is_page(answer.head):
         return Kind.PAGE, None
     if size is not None and state.st_size < size:
@@ -772,15 +772,15 @@ def judge_folder(
 
 def _judge_unknown(verdict: Verdict, path: str, entry: Entry, answer: Answer | None, *, complete: bool) -> None:
     """Judge a name that nobody promised."""
-    pointer = None if answer is None else pointer_in(answer.head)
+    pointer = None if answer is None else parse_pointer(answer.head)
     if complete:
         size = 0 if isinstance(entry, str) else entry.st_size
         verdict.add(Kind.EXTRA, path, path, size=size)
         return
     verdict.files += 1
     if pointer is not None:
-        digest, size = pointer
-        verdict.add(Kind.POINTER, path, path, names=(path,), digest=digest, size=size, evidence=Evidence.POINTER)
+        promised = _of(Promised(pointer.digest, pointer.size, Evidence.POINTER))
+        verdict.add(Kind.POINTER, path, path, names=(path,), **promised)
     elif isinstance(entry, str):
         verdict.add(Kind.UNPROVED, path, path, detail=f"a link to `{entry}`: not followed")
     else:

@@ -41,10 +41,14 @@ class Pointer:
     size: int
     extended: bool = False
 
+    @property
+    def digest(self) -> Digest:
+        """The content's digest."""
+        return Digest(algo="sha256", hex=self.sha256)
+
     def file(self, path: RepoPath, blob_id: str) -> RemoteFile:
         """Return the content as the engine fetches and proves it."""
-        digest = Digest(algo="sha256", hex=self.sha256)
-        return RemoteFile(path=path, size=self.size, digest=digest, blob_id=blob_id)
+        return RemoteFile(path=path, size=self.size, digest=self.digest, blob_id=blob_id)
 
 
 def parse_pointer(data: bytes) -> Pointer | None:

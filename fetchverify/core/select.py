@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
@@ -54,6 +54,12 @@ class Selection:
             return None
         hf, original = _human(self.two_layouts.hf_leaves_out), _human(self.two_layouts.original_leaves_out)
         return f"the repo holds its weights twice: `--layout hf` would leave out {hf}, `--layout original` {original}"
+
+
+def chooser(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
+    """Return which paths the hub's globs choose; all where there are none to include."""
+    patterns, refused = _directories(include), _directories(exclude)
+    return lambda path: (not patterns or _matches(path, patterns)) and not _matches(path, refused)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,4 +7,6 @@ hashing    the digest while bytes arrive              audit      the digest of w
 pace       a cap on bytes per second                  suppliers  the endpoints: whom to ask, whom to leave out
 opinion    which blocks of a bad file differ elsewhere
 pace       a cap on bytes per second                  answering  questions about bytes on disk, in threads
+answering  questions about bytes on disk, in threads  ledger     notes what they proved
+pace       a cap on bytes per second
 """

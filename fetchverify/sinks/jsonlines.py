@@ -22,7 +22,7 @@ class JsonLines:
     def __call__(self, event: events.Event) -> None:
         """Write the event, unless it is one of the many: `Progress`, and debug notes that nobody asked for."""
         match event:
-            case events.Progress():
+            case events.Progress() | events.AuditProgress():
                 return
             case events.Note(level="debug") if not self._debug:
                 return

@@ -31,6 +31,7 @@ class Tally:
         self._finished_bytes = 0
         self._to_fetch = 0
         self._came = 0
+        self._audit = False
         self._came_of: dict[str, int] = {}  # of the files under way, in all their rounds
         self.files = self.size = self.done = self.failed = 0
         self.active: dict[str, tuple[int, int, int]] = {}
@@ -42,6 +43,10 @@ class Tally:
                 self.files, self.size = files, size
             case events.Planned(files=files, size=size, bytes_to_fetch=to_fetch):
                 self.files, self.size, self._to_fetch = files, size, to_fetch
+            case events.AuditPlanned(files=files, size=size):
+                self.files, self.size, self._audit = files, size, True
+            case events.AuditProgress(files=files, size=size):
+                self.done, self._finished_bytes = files, size
             case events.FileStarted(path=path, size=size, landed=landed):
                 self.active[path] = (size, landed, 0)
             case events.Progress(path=path, received=received, verified=verified) if path in self.active:
@@ -112,6 +117,9 @@ class Tally:
 
     def interrupted(self) -> str:
         """Return what an interrupted run leaves behind."""
+        if self._audit:
+            read = f"{self.done:,} of {human.count(self.files, 'file')} read, {human.size(self.verified)}"
+            return f"{read}; what was proved is remembered"
         if not self.files:
             return "nothing was written yet"
         # Of a file under way only whole blocks are kept: the figure is what came, not what stays.

@@ -13,7 +13,7 @@ from typing import Literal
 
 from fetchverify.errors import DiskError
 from fetchverify.store.diskerrors import AnyPath, disk_error, free_bytes
-from fetchverify.store.syscalls import copy_range, fallocate, reflink
+from fetchverify.store.syscalls import copy_range, fallocate, reflink, syncfs
 
 _COPY_CHUNK = 8 << 20
 
@@ -148,6 +148,17 @@ class RawDisk:
                 os.close(fd)
         except OSError as error:
             raise disk_error(error, "sync", path) from error
+
+    def sync_file_system(self, path: AnyPath) -> bool:
+        """Make all bytes on the path's file system survive a power cut; False where only single files can be synced."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return syncfs(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise disk_error(error, "sync the disk of", path) from error
 
     def fsync_dir(self, path: AnyPath) -> None:
         """Make the directory's entries (creations, renames, removals) survive a power cut."""

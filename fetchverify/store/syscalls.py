@@ -55,6 +55,37 @@ def fallocate(fd: int, size: int) -> bool:
     return True
 
 
+@functools.cache
+def _libc_syncfs() -> Callable[[int], int] | None:
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    try:
+        call = ctypes.CDLL(None, use_errno=True).syncfs
+    except (AttributeError, OSError):
+        return None
+    call.argtypes = (ctypes.c_int,)
+    return lambda fd: 0 if call(fd) == 0 else ctypes.get_errno()
+
+
+def syncfs(fd: int) -> bool:
+    """Make all that was written to the file system of `fd` survive a power cut; False where that cannot be asked.
+
+    Raises:
+        OSError: some of it could not be written (Linux 5.8 and later tell).
+    """
+    call = _libc_syncfs()
+    if call is None:
+        return False
+    code = call(fd)
+    if code in _ABSENT:
+        return False
+    if code:
+        raise OSError(code, os.strerror(code))
+    return True
+
+
 def reflink(source_fd: int, fd: int) -> bool:
     """Make the file `fd` share all blocks of `source_fd` (Btrfs, XFS, bcachefs); False where that is impossible."""
     if sys.platform != "linux":

@@ -37,11 +37,13 @@ class Truth:
     Attributes:
         promised: by commit, then by path; a folder's stand under its one commit, or under the empty text.
         broken: commits whose cached listing is damaged, or contradicts the Hub's.
+        gone: commits that the Hub does not give (any more), and what it said.
         trouble: why the Hub could not be asked; then the rest is from what lies here.
     """
 
     promised: dict[str, Mapping[str, Promised]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    gone: dict[str, AbsentError] = field(default_factory=dict)
     trouble: FetchverifyError | None = None
 
 
@@ -101,7 +103,10 @@ async def truth_about(
             else:
                 try:
                     told = await _ask(hub, repo, commit)
-                except (AbsentError, NetworkError) as error:
+                except AbsentError as error:
+                    # Deleted, made private, or forgotten by a forced push: what lies here may still be proved.
+                    truth.gone[commit] = error
+                except NetworkError as error:
                     if not lenient:
                         raise
                     truth.trouble = error

@@ -235,10 +235,7 @@ class _Run:
             again=self._options.deep,
             lenient=self._options.target is None,
         )
-        if truth.trouble is not None:
-            name = folder if repo is None else repo[1]
-            what = f"`{name}`: held against what lies here, because the Hub could not be asked: {truth.trouble.message}"
-            self._emit(events.Note(level="warning", message=what))
+        self._tell_doubts(folder if repo is None else repo[1], truth)
         job = _Job(
             facts=facts,
             identity=Identity(repo=repo),
@@ -251,6 +248,17 @@ class _Run:
         asked = await anyio.to_thread.run_sync(cache_questions, facts, truth.promised, wanted)
         await anyio.to_thread.run_sync(self._sort_out, job, asked)
         return job
+
+    def _tell_doubts(self, name: str, truth: Truth) -> None:
+        """Say what was held against what lies here alone, and why."""
+        doubts = [
+            f"commit `{commit[:8]}`, which the Hub does not give: {error.message}"
+            for commit, error in truth.gone.items()
+        ]
+        if truth.trouble is not None:
+            doubts.append(f"the Hub could not be asked: {truth.trouble.message}")
+        for doubt in doubts:
+            self._emit(events.Note(level="warning", message=f"`{name}`: held against what lies here: {doubt}"))
 
     async def _commit(self, cache: HubCache, ref: RepoRef, facts: CacheFacts) -> str:
         """Return the commit that a revision names: today, where the Hub may be asked, else as it was recorded."""
@@ -332,6 +340,7 @@ class _Run:
             promises, complete, truth = await truth_about_folder(
                 facts, identity, hub=self._hub, proofs=proofs, again=options.deep
             )
+            self._tell_doubts(str(directory), truth)
             if identity.repo is None and self._hub is not None:
                 message = f"nothing in `{directory}` says which repo it holds: held against what lies there"
                 self._emit(events.Note(level="warning", message=f"{message} (name it with `--repo`)"))

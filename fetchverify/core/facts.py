@@ -115,11 +115,13 @@ class Linked(NamedTuple):
         text: as it stands there.
         where: absolute path of the payload in the cache's shared store; None where it leads anywhere else.
         state: the payload's; None where it is absent or was not looked at.
+        dangling: it leads out of the cache, to where nothing is.
     """
 
     text: str
     where: str | None = None
     state: State | None = None
+    dangling: bool = False
 
 
 class Lock(NamedTuple):

@@ -402,7 +402,7 @@ class _Blobs:
         state = self._facts.blobs.get(name)
         if state is None:
             link = self._facts.blob_links.get(name)
-            if link is None:
+            if link is None or link.dangling:
                 return None
             if link.where is None:
                 return _Blob(

@@ -205,7 +205,7 @@ def _linked(folder: str, name: str, cache_dir: str) -> Linked:
     place = posixpath.normpath(posixpath.join(folder, text))
     store, _, payload = place.rpartition("/")
     if store != f"{cache_dir}/blobs/{payload[:2]}" or not _XET_HASH.fullmatch(payload):
-        return Linked(text)
+        return Linked(text, dangling=not os.path.exists(f"{folder}/{name}"))  # noqa: PTH110
     try:
         # A store (or a prefix) that is a link itself would lead out of the cache.
         folders_are_real = all(stat.S_ISDIR(os.lstat(path).st_mode) for path in (f"{cache_dir}/blobs", store))

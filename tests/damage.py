@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -189,6 +190,10 @@ def _no_exist(repo: Cached) -> None:
 
 
 def _unlinked(repo: Cached) -> None:
+    (repo.root / "blobs" / hashlib.sha256(b"nobody's").hexdigest()).write_bytes(b"nobody's")
+
+
+def _unlinked_and_corrupt(repo: Cached) -> None:
     (repo.root / "blobs" / ("12" * 32)).write_bytes(b"nobody's")
 
 
@@ -276,7 +281,7 @@ CATALOGUE: tuple[Damage, ...] = (
     _damage("name and blob removed", _without, Kind.MISSING, fetch=_W),
     _damage("linked to another blob", _wrong_blob, Kind.WRONG_TARGET),
     _damage(
-        "linked to a lost path", lambda r: r.relink("w.safetensors", "/old/disk/blobs/" + "ab" * 32), Kind.DANGLING
+        "linked to a lost path", lambda r: r.relink("w.safetensors", "/old/disk/blobs/" + "ab" * 32), Kind.WRONG_TARGET
     ),
     _damage("linked to no blob", lambda r: r.relink("w.safetensors", "../../blobs/" + "ab" * 32), Kind.DANGLING),
     _damage("a copy, cut", lambda r: os.truncate(r.copied("w.safetensors"), MiB), Kind.TRUNCATED),
@@ -298,6 +303,7 @@ CATALOGUE: tuple[Damage, ...] = (
     _damage("listing lies", _lying_listing, Kind.BROKEN_LISTING, ours=True),
     # litter
     _damage("blob without link", _unlinked, Kind.UNLINKED),
+    _damage("corrupt blob without link", _unlinked_and_corrupt, Kind.CORRUPT),
     _damage("the hub's orphan", _incomplete, Kind.INCOMPLETE),
     _damage("our dead partial", _dead_partial, Kind.DEAD_PARTIAL),
     _damage("a temporary file", _temporary, Kind.TEMPORARY),

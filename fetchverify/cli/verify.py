@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     group=values.RUN,
     help="Write a SHA256SUMS that `sha256sum -c` takes, into the folder; of a repo in the cache, where you are.",
 )
+@values.retries_option
 @values.show_options
 def command(
     *,

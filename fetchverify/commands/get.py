@@ -17,7 +17,7 @@ from fetchverify.core.pins import Pin, hold_to
 from fetchverify.core.plan import Plan, Seen, plan_fetch
 from fetchverify.core.reference import parse_reference
 from fetchverify.core.report import Report
-from fetchverify.core.retry import PATIENT, Patience
+from fetchverify.core.retry import PATIENT, patience
 from fetchverify.core.select import select
 from fetchverify.engine.run import TransferOptions
 from fetchverify.engine.transfer import Transfer
@@ -216,12 +216,6 @@ def _transfer_options(options: GetOptions) -> TransferOptions:
         lock_timeout_s=options.lock_timeout_s,
         offline=options.offline,
     )
-
-
-def patience(retries: int) -> Patience:
-    """Return how often to try, as `--retries` says."""
-    attempts = max(1, retries)
-    return replace(PATIENT, attempts=attempts, suspect_attempts=min(attempts, PATIENT.suspect_attempts))
 
 
 def _observe(layout: Layout, manifest: Manifest, files: tuple[RemoteFile, ...]) -> dict[RepoPath, Seen]:

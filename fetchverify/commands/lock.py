@@ -9,11 +9,10 @@ from typing import Any
 import anyio.to_thread
 
 from fetchverify import events
-from fetchverify.commands.get import patience
 from fetchverify.core.manifest import RepoKind, RepoRef
 from fetchverify.core.pins import Move, Pin, differences
 from fetchverify.core.reference import parse_reference
-from fetchverify.core.retry import PATIENT
+from fetchverify.core.retry import PATIENT, patience
 from fetchverify.errors import UsageError
 from fetchverify.net.hub import Hub
 from fetchverify.net.wire import Endpoint

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from fetchverify import events
-from fetchverify.commands.get import DryRun, gravest, patience, planned, preflight, to_dry_run
+from fetchverify.commands.get import DryRun, gravest, planned, preflight, to_dry_run
 from fetchverify.core.gitglob import split_patterns, wanted
 from fetchverify.core.gitremote import (
     Config,
@@ -28,7 +28,7 @@ from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, Repo
 from fetchverify.core.paths import MOST_SIZE, check_path, shown
 from fetchverify.core.plan import Seen, plan_fetch
 from fetchverify.core.report import Outcome, OutcomeKind, Report
-from fetchverify.core.retry import PATIENT
+from fetchverify.core.retry import PATIENT, patience
 from fetchverify.core.select import select
 from fetchverify.engine.audit import Auditor
 from fetchverify.engine.run import TransferOptions

@@ -36,6 +36,7 @@ from fetchverify.core.findings import (
 )
 from fetchverify.core.manifest import Digest, RepoKind, RepoRef
 from fetchverify.core.reference import is_path, parse_reference
+from fetchverify.core.retry import PATIENT, patience
 from fetchverify.core.tree import is_commit
 from fetchverify.core.verified import Place, VerifyReport
 from fetchverify.engine.audit import Auditor
@@ -71,6 +72,7 @@ class VerifyOptions:
     offline: bool = False
     strict: bool = False
     allow_missing: bool = False
+    retries: int = PATIENT.attempts
     quick: bool = False
     deep: bool = False
     sums: Path | None = None
@@ -152,7 +154,7 @@ class _Run:
         from fetchverify.net.wire import Endpoint
 
         self._endpoint = Endpoint.from_environment(self._options.endpoint, self._options.token)
-        async with Hub(self._endpoint, emit=self._emit) as hub:
+        async with Hub(self._endpoint, emit=self._emit, patience=patience(self._options.retries)) as hub:
             self._hub = hub
             return self._report(began, *await work())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from calendar import timegm
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from email.utils import parsedate_tz
 from enum import Enum
 from typing import Any, Literal, TypeAlias
@@ -134,6 +134,13 @@ class Patience:
 
 
 PATIENT = Patience()
+
+
+def patience(retries: int) -> Patience:
+    """Return how often to try, as `--retries` says."""
+    attempts = max(1, retries)
+    return replace(PATIENT, attempts=attempts, suspect_attempts=min(attempts, PATIENT.suspect_attempts))
+
 
 # Certificates, passwords, rights and absences do not heal by asking again; a contradiction between the Hub's own
 # statements is a finding; where a redirect leads is the server's settled opinion.

@@ -25,6 +25,8 @@ from tests.damage import CATALOGUE, FILES, REPO, WEIGHTS, Cached, Damage, a_worl
 
 pytestmark = pytest.mark.anyio
 
+NOBODY = "http://127.0.0.1:9"
+
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -59,7 +61,7 @@ def repo(writer: str, pristine: dict[str, Path], tmp_path: Path) -> Cached:
 
 
 async def verify(hub: MockHub, repo: Cached, **more: object) -> VerifyReport:
-    given = {"target": REPO, "endpoint": hub.endpoint, "cache_dir": repo.cache, "token": ""}
+    given = {"target": REPO, "endpoint": hub.endpoint, "cache_dir": repo.cache, "token": "", "retries": 1}
     return await run(VerifyOptions(**{**given, **more}), ignore)  # type: ignore[arg-type]
 
 
@@ -162,7 +164,9 @@ async def test_missing_files_may_be_allowed(hub: MockHub, repo: Cached) -> None:
 
 
 async def test_all_goes_on_without_the_hub_and_says_so(repo: Cached) -> None:
-    report = await run(VerifyOptions(all=True, endpoint="http://127.0.0.1:9", cache_dir=repo.cache, token=""), ignore)
+    report = await run(
+        VerifyOptions(all=True, endpoint="http://127.0.0.1:9", cache_dir=repo.cache, token="", retries=1), ignore
+    )
     assert 4 == report.exit_code
     assert report.places[0].trouble is not None
     assert len(FILES) == sum(report.places[0].verdict.good.values())
@@ -171,7 +175,10 @@ async def test_all_goes_on_without_the_hub_and_says_so(repo: Cached) -> None:
 async def test_one_repo_without_the_hub_is_an_error(repo: Cached) -> None:
     with pytest.raises(NetworkError):
         await run(
-            VerifyOptions(target=REPO, endpoint="http://127.0.0.1:9", cache_dir=repo.cache, token="", deep=True), ignore
+            VerifyOptions(
+                target=REPO, endpoint="http://127.0.0.1:9", cache_dir=repo.cache, token="", deep=True, retries=1
+            ),
+            ignore,
         )
 
 
@@ -193,7 +200,7 @@ async def folder(writer: str, hub: MockHub, tmp_path: Path) -> Path:
 
 
 async def verify_folder(hub: MockHub, place: Path, **more: object) -> VerifyReport:
-    given = {"target": str(place), "endpoint": hub.endpoint, "token": ""}
+    given = {"target": str(place), "endpoint": hub.endpoint, "token": "", "retries": 1}
     return await run(VerifyOptions(**{**given, **more}), ignore)  # type: ignore[arg-type]
 
 

@@ -90,9 +90,17 @@ class DiskError(FetchverifyError):
 
 
 class LockedError(FetchverifyError):
-    """Another run holds what we need."""
+    """Another run holds what we need.
+
+    Attributes:
+        holder: who, in words that follow "waiting for".
+    """
 
     exit_code = ExitCode.LOCKED
+
+    def __init__(self, message: str, *, hint: str | None = None, holder: str = "another process") -> None:
+        super().__init__(message, hint=hint)
+        self.holder = holder
 
 
 class IncompleteError(FetchverifyError):

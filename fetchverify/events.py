@@ -97,10 +97,14 @@ class Retrying(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting(Event):
-    """The run waits for somebody else: a lock's holder, a rate limit."""
+    """The run waits for somebody else: a lock's holder, a rate limit.
+
+    `wait_s` is how long it will take; None where nobody knows, as with locks. `waited_s` is how long it took so far.
+    """
 
     what: str
-    wait_s: float
+    wait_s: float | None
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -215,6 +215,7 @@ def _transfer_options(options: GetOptions) -> TransferOptions:
         patience=patience(options.retries),
         lock_timeout_s=options.lock_timeout_s,
         offline=options.offline,
+        force=options.force,
     )
 
 

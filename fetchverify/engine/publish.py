@@ -173,6 +173,7 @@ class Publisher:
     def _lock(self, file: RemoteFile) -> AbstractContextManager[None]:
         def told(holder: str, waited_s: float) -> None:
             anyio.from_thread.check_cancelled()
-            anyio.from_thread.run_sync(self._run.emit, events.Waiting(what=holder, wait_s=waited_s))
+            event = events.Waiting(what=holder, wait_s=None, waited_s=round(waited_s, 1))
+            anyio.from_thread.run_sync(self._run.emit, event)
 
         return self._layout.lock(file, told, self._run.options.lock_timeout_s)

@@ -41,6 +41,7 @@ class TransferOptions:
         patience: how often and how long to try without a byte of progress.
         lock_timeout_s: how long to wait for another process's lock; None waits for ever, and says so.
         offline: use what is on this disk; what would have to be fetched is absent.
+        force: fetch what the plan says even where it was published meanwhile.
     """
 
     connections: int = 16
@@ -48,6 +49,7 @@ class TransferOptions:
     patience: Patience = PATIENT
     lock_timeout_s: float | None = None
     offline: bool = False
+    force: bool = False
 
 
 class Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import anyio.to_thread
 
 from fetchverify import events
 from fetchverify.core.manifest import Digest, Manifest, RemoteFile
-from fetchverify.core.plan import SMALL_FILE, Fetch, Keep, Link, Plan
+from fetchverify.core.plan import SMALL_FILE, Fetch, Keep, Link, Plan, plan_fetch
 from fetchverify.core.report import Outcome, OutcomeKind
 from fetchverify.core.retry import Failure, Reason
 from fetchverify.engine.hashing import new_hash
@@ -23,6 +24,7 @@ from fetchverify.engine.publish import Publisher
 from fetchverify.engine.run import Run, TransferOptions
 from fetchverify.engine.small import fetch_small
 from fetchverify.engine.suppliers import Choice
+from fetchverify.engine.turn import await_partial
 from fetchverify.net.transport import Locator
 from fetchverify.net.wire import Endpoint, access_hint
 from fetchverify.store.disk import Disk
@@ -184,7 +186,12 @@ class Transfer:
         """Fetch by blocks into a partial, prove it as it arrives, publish."""
         file, fetched = fetch.files[0], 0
         for round_ in range(_ROUNDS):
-            end = await self._large_once(fetch)
+            partial = await await_partial(
+                self.run, self.publisher, self._disk, self._layout.area, file, functools.partial(self._arrived, fetch)
+            )
+            if partial is None:
+                return
+            end = await self._large_once(fetch, partial)
             fetched += end.fetched
             if end.failure is not None:
                 self._fail(fetch, end.failure, fetched)
@@ -199,12 +206,17 @@ class Transfer:
                 self._fail_corrupt(fetch, fetched, _ROUNDS)
                 return
 
-    async def _large_once(self, fetch: Fetch) -> _End:
+    async def _arrived(self, fetch: Fetch, waited: bool) -> bool:
+        """Use what another run published since the plan was made; False where it is not there, or not right."""
+        if self.run.options.force or (fetch.replaces and not waited):
+            return False  # what is there was found wrong, and nobody has been at it
+        seen = await self.publisher.in_thread(lambda: self._layout.observe(self.run.manifest, fetch.files))
+        plan = plan_fetch(fetch.files, seen, copies_cost_space=self._layout.copies_cost_space)
+        return not (plan.fetches or plan.refusals or await self._use_what_is_there(plan))
+
+    async def _large_once(self, fetch: Fetch, partial: Partial) -> _End:
         """Fetch once; publish it, or set it aside."""
         file = fetch.files[0]
-        partial = await self.publisher.in_thread(
-            lambda: Partial.open(self._disk, self._layout.area, file.digest, file.size)
-        )
         large = LargeFile(self.run, file, partial)
         self._emit(events.FileStarted(path=file.path, size=file.size, landed=partial.landed.landed))
         self._shown[large] = (-1, -1)

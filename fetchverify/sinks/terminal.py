@@ -57,8 +57,9 @@ class Terminal:
                 what = f"`{path}`: " if path else ""
                 when = f"in {human.duration(wait_s)}" if wait_s >= 0.05 else "at once"
                 self._remark(f"{what}{reason}; attempt {attempt + 1} {when}")
-            case events.Waiting(what=what):
-                self._remark(f"waiting for {what}")
+            case events.Waiting(what=what, wait_s=wait_s, waited_s=waited_s):
+                how_long = f"{human.duration(waited_s)} so far" if wait_s is None else human.duration(wait_s)
+                self._remark(f"waiting for {what}: {how_long}")
             case events.FileFinished(path=path, size=size, outcome=outcome):
                 self.say(f"`{path}`: {outcome}, {human.size(size)}", level="debug")
             case _:

@@ -13,6 +13,7 @@ from fetchverify.core.plan import Copy, Seen
 from fetchverify.errors import LockedError
 from fetchverify.store.disk import Disk
 from fetchverify.store.diskerrors import disk_error
+from fetchverify.store.holders import holder_of
 from fetchverify.store.proofs import Proofs
 
 How: TypeAlias = Literal["linked", "reflink", "copy"]
@@ -117,13 +118,15 @@ def hub_lock(disk: Disk, path: Path, on_wait: OnWait, timeout_s: float | None) -
             raise disk_error(error, "lock", path) from error
         now = time.monotonic()
         if timeout_s is not None and now - began >= timeout_s:
+            holder = holder_of(path) or "another process"
             raise LockedError(
-                f"another process has held `{path}` for {now - began:.0f} s",
+                f"{holder} has held `{path}` for {now - began:.0f} s",
                 hint="another download of this file is running; wait for it, or end it",
+                holder=holder,
             )
         if now - told >= 1 or told == began:
             told = now
-            on_wait(str(path), now - began)
+            on_wait(f"{holder_of(path) or 'another process'}, which holds `{path}`", now - began)
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from fetchverify.core.blocks import BLOCK_SIZE, BlockMap, Tiling, decode_journal
 from fetchverify.core.manifest import Digest
 from fetchverify.errors import LockedError
 from fetchverify.store.disk import Disk
+from fetchverify.store.holders import process
 from fetchverify.store.owner import Hold, Life, Owner, claim, look, myself
 
 GONE = ".gone-"  # a directory on its way out; never looked at again
@@ -91,7 +92,11 @@ def _locked(key: str, owner: Owner | None) -> LockedError:
     if owner is None:
         return LockedError(f"`{key}` is being downloaded by another process")
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.since))
+    # A process of another container has no number here that could be looked up, or killed.
+    here = owner.pid_namespace == myself().pid_namespace
+    holder = process(owner.pid) if here else f"process {owner.pid} of another container or machine"
     return LockedError(
-        f"`{key}` is being downloaded by process {owner.pid} since {since}",
-        hint=f"wait for it, or end it (`kill {owner.pid}`) and run the same command again",
+        f"`{key}` is being downloaded by {holder} since {since}",
+        hint=f"wait for it, or end it (`kill {owner.pid}`) and run the same command again" if here else None,
+        holder=holder,
     )

@@ -260,7 +260,7 @@ class Life:
         return came_through
 
     def _start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "fetchverify", "get", REPO_ID, "-r", self._revision, "-q"]
+        command = [sys.executable, "-m", "fetchverify", "get", REPO_ID, "-r", self._revision, "-v"]
         command += ["--endpoint", self._hub.endpoint, "--connections", str(self._connections)]
         command += ["--cache-dir", str(self._target)]
         if self._plain:

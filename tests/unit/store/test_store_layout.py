@@ -261,14 +261,14 @@ def test_the_lock_is_the_one_that_the_hubs_client_takes(layout: Layout, repo: Re
     with WeakFileLock(expected):
         began = time.monotonic()
         with (
-            pytest.raises(LockedError, match="another process has held"),
+            pytest.raises(LockedError, match=f"process {os.getpid()} .* has held"),
             layout.lock(file, lambda what, s: waited.append((what, s)), 0.5),
         ):
             pass
         assert time.monotonic() - began < 5
         with pytest.raises(LockedError), layout.lock(file, lambda *_: None, 0):
             pass
-    assert [str(expected)] == [what for what, _ in waited]
+    assert [f"process {os.getpid()} (this one), which holds `{expected}`"] == [what for what, _ in waited]
     with layout.lock(file, lambda *_: None, 0), pytest.raises(TimeoutError), WeakFileLock(expected, timeout=0.2):
         pass
 

@@ -93,7 +93,9 @@ def test_kills_again_and_again_are_survived(disk: Disk, tmp_path: Path) -> None:
 
 def test_nobody_gets_what_somebody_is_writing(disk: Disk, tmp_path: Path) -> None:
     with open_(disk, tmp_path):
-        with pytest.raises(LockedError, match=f"is being downloaded by process {os.getpid()} since 2") as caught:
+        with pytest.raises(
+            LockedError, match=rf"is being downloaded by process {os.getpid()} \(this one\) since 2"
+        ) as caught:
             open_(disk, tmp_path)
         assert caught.value.hint is not None
         assert f"kill {os.getpid()}" in caught.value.hint

@@ -12,6 +12,7 @@ from typing import Literal
 from fetchverify.errors import DiskError
 from fetchverify.store.disk import Disk, temporary_name
 from fetchverify.store.diskerrors import disk_error
+from fetchverify.store.partialdirs import sweep
 from fetchverify.store.proofs import Proofs
 
 AREA_NAME = ".fetchverify"
@@ -40,13 +41,14 @@ class Area:
         self._proofs: Proofs | None = None
 
     def prepare(self) -> None:
-        """Create the folder, and remove temporary files that dead processes left."""
+        """Create the folder, and remove what the dead left: temporary files, and partials of what was published."""
         self.disk.make_dirs(self.staging)
         oldest = time.time() - ORPHAN_S
         with os.scandir(self.staging) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < oldest:
                     self.disk.unlink(entry.path, missing_ok=True)
+        sweep(self.disk, self.path)
 
     @property
     def proofs(self) -> Proofs:

@@ -18,8 +18,16 @@ from fetchverify.core.blocks import BLOCK_SIZE, BlockMap, Tiling, encode_header,
 from fetchverify.core.manifest import Digest
 from fetchverify.errors import DiskError
 from fetchverify.store.disk import Disk
-from fetchverify.store.owner import Hold, Life, claim, look, myself
-from fetchverify.store.partialdirs import GONE, candidates, landed_bytes, partial_keys, read_journal, settle
+from fetchverify.store.owner import Hold, myself
+from fetchverify.store.partialdirs import (
+    GONE,
+    candidates,
+    landed_bytes,
+    partial_keys,
+    read_journal,
+    remove_dead,
+    settle,
+)
 
 __all__ = ["Partial", "landed_bytes", "partial_keys"]
 
@@ -295,11 +303,7 @@ class Partial:
         """Remove what dead owners left under the same digest: it is of no use any more."""
         me = myself()
         for folder in candidates(self._folder.parent.parent, self.digest.key):
-            tenancy = look(folder, me)
-            hold = claim(self._disk, folder, tenancy, me) if tenancy.life is Life.DEAD else None
-            if hold is not None:
-                self._disk.remove_tree(folder)
-                hold.drop()
+            remove_dead(self._disk, folder, me)
 
     def __enter__(self) -> Partial:
         return self

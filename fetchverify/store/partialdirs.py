@@ -56,12 +56,29 @@ def landed_bytes(area: Path, digest: Digest, size: int, *, block_size: int = BLO
     return max(found, default=0)
 
 
+def sweep(disk: Disk, area: Path) -> None:
+    """Remove what a run that was killed while it published left: directories whose data have their final name."""
+    me = myself()
+    for name in _names(area):
+        folder = area / "partial" / name
+        if name.startswith(GONE):
+            disk.remove_tree(folder)
+        elif not (folder / "data").exists():
+            remove_dead(disk, folder, me)
+
+
+def remove_dead(disk: Disk, folder: Path, me: Owner) -> None:
+    """Remove a directory whose owner is provably gone, unless somebody else claims it first."""
+    tenancy = look(folder, me)
+    hold = claim(disk, folder, tenancy, me) if tenancy.life is Life.DEAD else None
+    if hold is not None:
+        disk.remove_tree(folder)
+        hold.drop()
+
+
 def settle(disk: Disk, area: Path, tiling: Tiling, key: str) -> tuple[Path, Hold, list[Path]]:
     """Return a directory that is ours now, our hold on it, and foreign ones to copy from."""
     me = myself()
-    for name in _names(area):
-        if name.startswith(GONE):
-            disk.remove_tree(area / "partial" / name)
     for _ in range(1000):
         free: list[tuple[int, Path]] = []
         foreign: list[Path] = []

@@ -252,7 +252,8 @@ class Life:
             self._check_nothing_was_asked_twice(path, indexes)
         self._sent += sum(self._hubs.sent(path) for path in LARGE)
         if came_through:
-            assert not list(self._target.rglob(".fetchverify/partial/*"))
+            left = list(self._target.rglob(".fetchverify/partial/*"))
+            assert not left, left
             assert len(SMALL) + len(LARGE) <= reader.files_seen
         else:
             self._kills += 1

@@ -21,6 +21,7 @@ from fetchverify.errors import DiskError, LockedError
 from fetchverify.store import blockmap, owner
 from fetchverify.store.disk import Disk
 from fetchverify.store.partial import Partial, landed_bytes, partial_keys
+from fetchverify.store.partialdirs import sweep
 
 DIGEST = Digest(algo="sha256", hex="ab" * 32)
 SIZE, BLOCK = 100, 16  # seven blocks, the last of 4 bytes
@@ -210,13 +211,33 @@ def test_publishing_also_removes_what_the_dead_left(disk: Disk, tmp_path: Path) 
     orphan = tmp_path / "partial" / f"{DIGEST.key}.0123abcd"
     orphan.mkdir()
     (orphan / "data").write_bytes(b"x")
-    (tmp_path / "partial" / ".gone-0123").mkdir()
     with open_(disk, tmp_path) as partial:
         assert orphan.exists()
         land(partial, *range(7))
         partial.seal()
         partial.discard()
     assert [] == os.listdir(tmp_path / "partial")
+
+
+def test_what_a_kill_amid_publishing_leaves_is_swept_and_nothing_else(disk: Disk, tmp_path: Path) -> None:
+    """The data have their name by then, so no later run opens this partial: it would lie there for ever."""
+
+    def die_amid_publishing() -> None:
+        partial = open_(disk, tmp_path)
+        land(partial, *range(7))
+        partial.seal().rename(tmp_path / "published")
+
+    in_a_child(die_amid_publishing)
+    gone = tmp_path / "partial" / ".gone-0123"
+    gone.mkdir()
+    (gone / "journal").write_bytes(b"x")
+    dead = Digest(algo="sha256", hex="de" * 32)
+    in_a_child(lambda: land(Partial.open(disk, tmp_path, dead, SIZE, block_size=BLOCK), 0))
+    live = Digest(algo="sha256", hex="11" * 32)
+    with Partial.open(disk, tmp_path, live, SIZE, block_size=BLOCK) as partial:
+        partial.path.rename(tmp_path / "being published")
+        sweep(disk, tmp_path)
+        assert sorted([dead.key, live.key]) == sorted(os.listdir(tmp_path / "partial"))
 
 
 @pytest.mark.parametrize("cut", [1, 20, 31, 32, 33])

@@ -84,9 +84,17 @@ class NetworkError(FetchverifyError):
 
 
 class DiskError(FetchverifyError):
-    """The disk is full, read-only or failing; what was proved is kept."""
+    """The disk is full, read-only or failing; what was proved is kept.
+
+    Attributes:
+        full: space, or the right to it, is what is missing.
+    """
 
     exit_code = ExitCode.DISK
+
+    def __init__(self, message: str, *, hint: str | None = None, full: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.full = full
 
 
 class LockedError(FetchverifyError):

@@ -21,8 +21,16 @@ _MAKE = {
 
 
 @contextmanager
-def mounted(tmp_path: Path, kind: str, size: str) -> Iterator[Path]:
-    """Mount a fresh file system of `size` (such as `64M`) below `tmp_path`; skips where that cannot be done."""
+def mounted(tmp_path: Path, kind: str, size: str, *, image: Path | None = None, options: str = "") -> Iterator[Path]:
+    """Mount a fresh file system of `size` (such as `64M`) below `tmp_path`; skips where that cannot be done.
+
+    Args:
+        tmp_path: where the mount point is made.
+        kind: of the file system.
+        size: of its image, or of the memory it may take.
+        image: where the image lies; by default below `tmp_path`.
+        options: for `mount -o`, separated by commas.
+    """
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     where = tmp_path / f"mnt-{kind}"
@@ -32,14 +40,14 @@ def mounted(tmp_path: Path, kind: str, size: str) -> Iterator[Path]:
     else:
         if shutil.which(_MAKE[kind][0]) is None:
             pytest.skip(f"`{_MAKE[kind][0]}` is not installed")
-        image = tmp_path / f"{kind}.img"
+        image = image or tmp_path / f"{kind}.img"
         _call(["truncate", "-s", size, str(image)])
         _call([*_MAKE[kind], str(image)])
         if kind == "exfat":
             with _exfat(image, where):
                 yield where
             return
-        _call(["mount", "-o", "loop", str(image), str(where)])
+        _call(["mount", "-o", ",".join(filter(None, ["loop", options])), str(image), str(where)])
     try:
         yield where
     finally:
@@ -65,6 +73,11 @@ def _exfat(image: Path, where: Path) -> Iterator[None]:
         _call(["umount", "-l", str(where)])
         driver.wait(10)
         _call(["losetup", "-d", device])
+
+
+def call(*command: str) -> str:
+    """Run a command that manages file systems and return its output; skips where it fails."""
+    return _call(list(command))
 
 
 def _call(command: list[str]) -> str:

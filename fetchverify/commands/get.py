@@ -137,7 +137,13 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
         emit=emit,
         mirrors=mirrors,
     )
-    outcomes = await transfer.execute(plan)
+    try:
+        outcomes = await transfer.execute(plan)
+    except BaseExceptionGroup as group:
+        error = gravest(group)
+        if isinstance(error, DiskError) and error.full:
+            raise await anyio.to_thread.run_sync(_with_what_is_missing, error, layout, manifest, files, disk) from group
+        raise
     published = not any(outcome.kind.exit_code for outcome in outcomes)
     if published:
         await anyio.to_thread.run_sync(layout.finish, manifest)
@@ -275,6 +281,25 @@ def preflight(plan: Plan, disk: Disk, area: Path) -> None:
             f"{plan.bytes_free_needed - free} bytes are missing",
             hint="free that much, or choose another place with `--to DIR` or `--cache-dir DIR`",
         )
+
+
+def _with_what_is_missing(
+    error: DiskError, layout: Layout, manifest: Manifest, files: tuple[RemoteFile, ...], disk: Disk
+) -> DiskError:
+    """Return the error of a full disk with what the rest of the run needs: what to free is the next question."""
+    try:
+        plan = plan_fetch(files, _observe(layout, manifest, files), copies_cost_space=layout.copies_cost_space)
+        free = disk.free_bytes(layout.area)
+    except DiskError:
+        return error
+    needed = plan.bytes_free_needed
+    if not needed:  # a link that this disk can only copy; the error itself says how large
+        return error
+    rest = f"the rest of the run needs {needed} bytes"
+    # Where there is a quota, more may be free than this user can have.
+    if needed > free:
+        rest += f", {free} are free: {needed - free} bytes are missing"
+    return DiskError(f"{error.message}; {rest}", hint=error.hint, full=True)
 
 
 def gravest(group: BaseExceptionGroup[BaseException]) -> BaseException:

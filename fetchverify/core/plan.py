@@ -34,6 +34,7 @@ class Seen:
         linked_right: the published path is the name the layout would give it (the right blob's link).
         copies: other places that hold bytes under the same digest: a blob, another revision, the hub's cache.
         landed: bytes that the journal of its partial vouches for.
+        reserved: bytes of the disk that its partial occupies already, landed or not.
         obstacle: why the path cannot be written safely, for people; None where it can.
     """
 
@@ -41,6 +42,7 @@ class Seen:
     linked_right: bool = True
     copies: tuple[Copy, ...] = ()
     landed: int = 0
+    reserved: int = 0
     obstacle: str | None = None
 
 
@@ -68,6 +70,7 @@ class Fetch:
     files: tuple[RemoteFile, ...]
     landed: int
     replaces: tuple[Copy, ...] = ()
+    reserved: int = 0
 
     @property
     def digest(self) -> Digest:
@@ -83,6 +86,11 @@ class Fetch:
     def missing(self) -> int:
         """Bytes still to come."""
         return max(0, self.size - self.landed)
+
+    @property
+    def free_needed(self) -> int:
+        """Bytes the disk must still take: the space of a partial was reserved when it was begun."""
+        return max(0, self.size - max(self.landed, self.reserved))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +121,14 @@ class Plan:
 
     @property
     def bytes_free_needed(self) -> int:
-        """Bytes the disk must still take: what is missing, and what a plain folder copies.
+        """Bytes the disk must still take: what is missing and not reserved, and what a plain folder copies.
 
         A reflink costs nothing, but whether the file system can is known only when it is tried.
         """
         copied = sum(link.file.size for link in self.links)
         copied += sum(fetch.size * (len(fetch.files) - 1) for fetch in self.fetches)
-        return self.bytes_to_fetch + (copied if self.copies_cost_space else 0)
+        missing = sum(fetch.free_needed for fetch in self.fetches)
+        return missing + (copied if self.copies_cost_space else 0)
 
     @property
     def changes_nothing(self) -> bool:
@@ -174,6 +183,7 @@ def plan_fetch(
             files=tuple(file for file, _ in group),
             landed=0 if force else max(what.landed for _, what in group),
             replaces=tuple(what.published for _, what in group if what.published is not None),
+            reserved=max(what.reserved for _, what in group),
         )
         for group in wanted.values()
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -41,8 +42,13 @@ class Disk(RawDisk):
         try:
             self.rename(temporary, dst)
         except DiskError:
-            self.unlink(temporary, missing_ok=True)
+            self._try_to_unlink(temporary)
             raise
+
+    def _try_to_unlink(self, path: AnyPath) -> None:
+        """Clean up after an error, which is the one to hear of: on a disk that became read-only this fails, too."""
+        with suppress(DiskError):
+            self.unlink(path, missing_ok=True)
 
     def remove_tree(self, path: AnyPath) -> None:
         """Remove a directory with all that lies in it; links are removed, not followed; absent is fine."""
@@ -90,7 +96,7 @@ class Disk(RawDisk):
                 self.set_mode(temporary, mode)  # the umask took its share at creation
             self.rename(temporary, path)
         except BaseException:
-            self.unlink(temporary, missing_ok=True)
+            self._try_to_unlink(temporary)
             raise
         if durable:
             self.fsync_dir(Path(path).parent)
@@ -108,7 +114,7 @@ class Disk(RawDisk):
                 self.fsync(fd)
             except BaseException:
                 self.close(fd)
-                self.unlink(dst, missing_ok=True)
+                self._try_to_unlink(dst)
                 raise
             self.close(fd)
             return how

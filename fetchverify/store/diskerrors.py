@@ -47,10 +47,12 @@ def disk_error(cause: OSError, doing: str, path: AnyPath, needed: int = 0) -> Di
     message = (
         f"cannot {doing} `{os.fspath(path)}`: {os.strerror(code) if code else cause} ({errno.errorcode.get(code, '?')})"
     )
-    if code in _FULL:
+    if code == errno.EDQUOT:  # how much of the quota is left, the system does not say as it does of the disk
+        message += f"; {_amount(needed)} needed" if needed else ""
+    elif code == errno.ENOSPC:
         try:
             free = free_bytes(path)
         except OSError:
             free = 0
         message += f"; {_amount(needed)} needed, {_amount(free)} free" if needed else f"; {_amount(free)} free"
-    return DiskError(message, hint=_HINTS.get(code))
+    return DiskError(message, hint=_HINTS.get(code), full=code in _FULL)

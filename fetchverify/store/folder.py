@@ -20,7 +20,7 @@ from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache, repo_folder_name
 from fetchverify.store.layout import How, OnWait, hub_lock
 from fetchverify.store.looker import Looker
-from fetchverify.store.partialdirs import landed_bytes, partial_keys
+from fetchverify.store.partialdirs import partial_keys, with_partial
 from fetchverify.store.proofs import Proofs
 
 _EARLIER_LISTINGS = 2  # where renamed files are looked for
@@ -78,16 +78,18 @@ class Folder:
         seen: dict[RepoPath, Seen] = {}
         for file in files:
             found = there[file.path]
-            landed = landed_bytes(self.area, file.digest, file.size) if file.digest.key in unfinished else 0
-            if isinstance(found, str):
-                seen[file.path] = Seen(obstacle=found, landed=landed)
-                continue
-            published, linked = self._published(file, found)
-            right = published is not None and not linked and published.size == file.size
-            copies = () if right else self._copies(file, others, published if linked else None)
-            # A link is not ours (the hub's client once made them, into its cache): it becomes a file.
-            seen[file.path] = Seen(published=published, linked_right=not linked, copies=copies, landed=landed)
+            what = Seen(obstacle=found) if isinstance(found, str) else self._seen(file, found, others)
+            if file.digest.key in unfinished:
+                what = with_partial(what, self.area, file)
+            seen[file.path] = what
         return seen
+
+    def _seen(self, file: RemoteFile, found: os.stat_result | None, others: Mapping[Digest, list[str]]) -> Seen:
+        published, linked = self._published(file, found)
+        right = published is not None and not linked and published.size == file.size
+        copies = () if right else self._copies(file, others, published if linked else None)
+        # A link is not ours (the hub's client once made them, into its cache): it becomes a file.
+        return Seen(published=published, linked_right=not linked, copies=copies)
 
     def _published(self, file: RemoteFile, found: os.stat_result | None) -> tuple[Copy | None, bool]:
         """Return what readers get at the path, and whether that is through a link."""

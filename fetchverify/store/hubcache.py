@@ -17,7 +17,7 @@ from fetchverify.store.area import AREA_NAME, CACHEDIR_TAG, Area, real_folders
 from fetchverify.store.disk import Disk
 from fetchverify.store.layout import How, OnWait, hub_lock
 from fetchverify.store.looker import Looker
-from fetchverify.store.partialdirs import landed_bytes, partial_keys
+from fetchverify.store.partialdirs import partial_keys, with_partial
 from fetchverify.store.proofs import Proofs
 
 
@@ -83,15 +83,14 @@ class HubCache:
         target = str(self.target)
         seen: dict[RepoPath, Seen] = {}
         for file in files:
-            landed = landed_bytes(self.area, file.digest, file.size) if file.digest.key in unfinished else 0
             found = look.at(file.path)
-            if isinstance(found, str):
-                seen[file.path] = Seen(obstacle=found, landed=landed)
-            else:
-                seen[file.path] = self._seen(file, f"{target}/{file.path}", found, landed)
+            what = Seen(obstacle=found) if isinstance(found, str) else self._seen(file, f"{target}/{file.path}", found)
+            if file.digest.key in unfinished:
+                what = with_partial(what, self.area, file)
+            seen[file.path] = what
         return seen
 
-    def _seen(self, file: RemoteFile, path: str, found: os.stat_result | None, landed: int) -> Seen:
+    def _seen(self, file: RemoteFile, path: str, found: os.stat_result | None) -> Seen:
         blob = self._blobs + file.digest.hex
         published: Copy | None = None
         linked_right = True
@@ -101,12 +100,12 @@ class HubCache:
             linked_right = relink.leads_to(path, blob)
             published = self.find_blob(file.digest) if linked_right else self._behind(path, file.digest)
         if published is not None and published.where == blob:
-            return Seen(published=published, linked_right=linked_right, landed=landed)
+            return Seen(published=published, linked_right=linked_right)
         others = (self.find_blob(file.digest), sharedblobs.find(self.cache_dir, file, self.proofs))
         copies = {copy.where: copy for copy in others if copy is not None}
         if published is not None:
             copies.pop(published.where, None)
-        return Seen(published=published, linked_right=linked_right, copies=tuple(copies.values()), landed=landed)
+        return Seen(published=published, linked_right=linked_right, copies=tuple(copies.values()))
 
     def _behind(self, path: str, digest: Digest) -> Copy | None:
         """Return the bytes to which a link leads that is not the one we would make."""

@@ -15,6 +15,7 @@ import re
 import secrets
 import stat
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -160,6 +161,9 @@ def judge(owner: Owner, *, now: Owner, local: bool, flock_free: bool) -> Life:
     return Life.DEAD if local else Life.UNKNOWN
 
 
+_LET_GO: set[str] = set()  # tokens of holds that this process gave up, though their record may still lie there
+
+
 class Hold:
     """This process's hold on one partial's directory; its flock is kept until `release` or `drop`."""
 
@@ -170,10 +174,16 @@ class Hold:
         self._fd: int | None = fd
 
     def release(self) -> None:
-        """Let go, once every other descriptor is closed: without the record the next one may take over at once."""
+        """Let go, once every other descriptor is closed: without the record the next one may take over at once.
+
+        Where the disk fails and the record has to stay, this process still knows; others see it end.
+        """
         if self._fd is not None:
+            _LET_GO.add(self._owner.token)
             try:
-                self._disk.unlink(self._path, missing_ok=True)
+                # What went wrong before is the error to hear of, not this one.
+                with suppress(DiskError):
+                    self._disk.unlink(self._path, missing_ok=True)
             finally:
                 self.drop()
 
@@ -221,6 +231,8 @@ def look(folder: Path, now: Owner) -> Tenancy:
         current, name = found, f"owner.{found.token}"
     if current is None:
         return Tenancy(owner=None, life=Life.DEAD, next_name=name)
+    if current.token in _LET_GO:
+        return Tenancy(owner=current, life=Life.DEAD, next_name=name)
     life = judge(current, now=now, local=on_local_file_system(folder), flock_free=free)
     return Tenancy(owner=current, life=life, next_name=name)
 

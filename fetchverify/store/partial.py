@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import xxhash
@@ -229,9 +230,11 @@ class Partial:
             try:
                 self._drop(pending | self._unsynced)
             except DiskError:
-                # Not even the shortened journal could be written: without any, all is fetched again.
+                # Not even the shortened journal could be written: without any, all is fetched again. Where it cannot
+                # be removed either, its records still vouch by the hashes of bytes, and lost bytes fail theirs.
                 self.landed.hashes.clear()
-                self._disk.unlink(self._folder / "journal", missing_ok=True)
+                with suppress(DiskError):
+                    self._disk.unlink(self._folder / "journal", missing_ok=True)
 
     def _open_data(self) -> int:
         if self._data is None:

@@ -6,10 +6,12 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from fetchverify.core.blocks import BLOCK_SIZE, BlockMap, Tiling, decode_journal
-from fetchverify.core.manifest import Digest
+from fetchverify.core.manifest import Digest, RemoteFile
+from fetchverify.core.plan import Seen
 from fetchverify.errors import LockedError
 from fetchverify.store.disk import Disk
 from fetchverify.store.holders import process
@@ -54,6 +56,27 @@ def landed_bytes(area: Path, digest: Digest, size: int, *, block_size: int = BLO
     tiling = Tiling(size=size, block_size=block_size)
     found = (read_journal(folder, tiling, digest.key)[0].landed for folder in candidates(area, digest.key))
     return max(found, default=0)
+
+
+def with_partial(seen: Seen, area: Path, file: RemoteFile) -> Seen:
+    """Return what was seen of a file, with what its unfinished download adds."""
+    landed = landed_bytes(area, file.digest, file.size)
+    return replace(seen, landed=landed, reserved=reserved_bytes(area, file.digest, file.size))
+
+
+def reserved_bytes(area: Path, digest: Digest, size: int) -> int:
+    """Return how many bytes of the disk the partial occupies that a resumed download would go on with."""
+    found = [_occupied(folder / "data", size) for folder in candidates(area, digest.key)]
+    return max(found, default=0)
+
+
+def _occupied(data: Path, size: int) -> int:
+    try:
+        found = data.lstat()
+    except OSError:
+        return 0
+    # In units of 512 bytes, whatever the file system's are.
+    return min(size, found.st_blocks * 512) if stat.S_ISREG(found.st_mode) and found.st_size == size else 0
 
 
 def sweep(disk: Disk, area: Path) -> None:

@@ -6,6 +6,7 @@ was interrupted, gives every snapshot its file back.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -17,6 +18,9 @@ from fetchverify.errors import DiskError
 from fetchverify.store import trees
 from fetchverify.store.area import Area, real_folders
 from fetchverify.store.disk import Disk
+
+# What file systems without symbolic links answer: FAT EPERM, SMB EOPNOTSUPP or EACCES, exFAT through FUSE ENOSYS.
+_NO_SYMLINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 def link_to_blob(disk: Disk, area: Area, pointer: Path, blob: Path, *, depth: int) -> None:
@@ -43,7 +47,7 @@ def link_to_blob(disk: Disk, area: Area, pointer: Path, blob: Path, *, depth: in
             disk.symlink(text, pointer, staging=area.staging)
             return
         except DiskError as error:
-            if not isinstance(error.__cause__, PermissionError | NotImplementedError):
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _NO_SYMLINKS:
                 raise
     temporary = area.temporary()
     try:

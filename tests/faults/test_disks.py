@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fetchverify.commands.get import GetOptions, run
-from fetchverify.core.report import Report
+from fetchverify.core.report import OutcomeKind, Report
 from fetchverify.errors import DiskError
 from fetchverify.events import Event, FileFinished, Progress, ignore
 from mock_server import MiB, MockHub, Seeded, Trickle, World
@@ -236,7 +236,7 @@ async def test_a_cache_without_links_and_holes_is_one_that_the_hub_reads(hub: Mo
         assert Path(report.target).samefile(read)
         hub.ledger.clear()
         again = await get(hub, cache_dir=disk / "cache")
-        assert (0, False) == (hub.ledger.bytes_sent("w.bin"), again.changed)
+        assert (0, {OutcomeKind.KEPT}) == (again.bytes_fetched, {one.kind for one in again.outcomes})
 
 
 async def test_names_of_255_bytes_are_published(hub: MockHub, tmp_path: Path) -> None:
@@ -248,5 +248,8 @@ async def test_names_of_255_bytes_are_published(hub: MockHub, tmp_path: Path) ->
         assert_whole(hub, Path((await get(hub, cache_dir=disk / "cache")).target))
         # In a folder the hub's client keeps `NAME.metadata` beside each file, and cannot for these.
         report = await get(hub, cache_dir=disk / "none", to=disk / "here")
-        assert (1, set(names)) == (report.exit_code, {one.path for one in report.outcomes if one.kind == "refused"})
+        assert (1, set(names)) == (
+            report.exit_code,
+            {one.path for one in report.outcomes if one.kind is OutcomeKind.REFUSED},
+        )
         assert all("too long" in (one.detail or "") for one in report.outcomes if one.path in names)

@@ -26,6 +26,7 @@ from fetchverify.net.hub import Hub
 from fetchverify.net.wire import Endpoint
 from fetchverify.store.casefold import folds_case
 from fetchverify.store.disk import Disk
+from fetchverify.store.diskerrors import forbidden
 from fetchverify.store.folder import Folder
 from fetchverify.store.hubcache import HubCache
 from fetchverify.store.layout import Layout
@@ -127,7 +128,13 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
         return to_dry_run(plan, manifest, layout.target)
     if not options.offline:
         preflight(plan, disk, layout.area)
-    await anyio.to_thread.run_sync(layout.begin, manifest)
+    try:
+        await anyio.to_thread.run_sync(layout.begin, manifest)
+    except DiskError as refused:
+        if plan.links or plan.fetches or not forbidden(refused):
+            raise
+        # Another user's cache, or a read-only one, with all that was asked for: it can be proved without writing.
+        emit(events.Note(level="debug", message=f"what is proved here cannot be noted: {refused.message}"))
     transfer = Transfer(
         manifest=manifest,
         layout=layout,

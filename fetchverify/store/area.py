@@ -46,7 +46,9 @@ class Area:
         oldest = time.time() - ORPHAN_S
         with os.scandir(self.staging) as entries:
             for entry in entries:
-                if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                found = entry.stat(follow_symlinks=False)
+                # Another user's are left to that user: in a folder with the sticky bit nobody else may remove them.
+                if stat.S_ISREG(found.st_mode) and found.st_mtime < oldest and found.st_uid == os.geteuid():
                     self.disk.unlink(entry.path, missing_ok=True)
         sweep(self.disk, self.path)
 

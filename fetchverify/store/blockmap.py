@@ -15,7 +15,9 @@ from fetchverify.core.blocks import (
     encode_record,
 )
 from fetchverify.core.manifest import Digest
+from fetchverify.errors import DiskError
 from fetchverify.store.disk import Disk
+from fetchverify.store.diskerrors import forbidden
 
 
 def _path(area: Path, digest: Digest) -> Path:
@@ -34,9 +36,13 @@ def block_map_bytes(digest: Digest, block_map: BlockMap) -> bytes:
 
 def keep_block_map(disk: Disk, area: Path, digest: Digest, block_map: BlockMap) -> None:
     """Store the block map of a file whose whole digest matched; only then is it evidence."""
-    disk.make_dirs(area / "blocks")
-    # Not synced: it carries its own checksum, and losing it costs only a finer repair.
-    disk.write_file(_path(area, digest), block_map_bytes(digest, block_map), durable=False)
+    try:
+        disk.make_dirs(area / "blocks")
+        # Not synced: it carries its own checksum, and losing it costs only a finer repair.
+        disk.write_file(_path(area, digest), block_map_bytes(digest, block_map), durable=False)
+    except DiskError as error:
+        if not forbidden(error):  # another user's folder: as though it was lost
+            raise
 
 
 def load_block_map(area: Path, digest: Digest, size: int, *, block_size: int = BLOCK_SIZE) -> BlockMap | None:

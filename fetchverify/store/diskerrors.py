@@ -23,6 +23,14 @@ _HINTS = {
 }
 
 
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def forbidden(error: DiskError) -> bool:
+    """Return True where the disk is sound, but this user may not write there: it is another's, or read-only."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FORBIDDEN
+
+
 def _amount(size: int) -> str:
     value = float(size)
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import stat
 import time
@@ -84,6 +85,8 @@ def sweep(disk: Disk, area: Path) -> None:
     me = myself()
     for name in _names(area):
         folder = area / "partial" / name
+        if not _may_write(folder):
+            continue
         if name.startswith(GONE):
             disk.remove_tree(folder)
         elif not (folder / "data").exists():
@@ -93,10 +96,22 @@ def sweep(disk: Disk, area: Path) -> None:
 def remove_dead(disk: Disk, folder: Path, me: Owner) -> None:
     """Remove a directory whose owner is provably gone, unless somebody else claims it first."""
     tenancy = look(folder, me)
-    hold = claim(disk, folder, tenancy, me) if tenancy.life is Life.DEAD else None
+    ours = tenancy.life is Life.DEAD and _may_write(folder)
+    hold = claim(disk, folder, tenancy, me) if ours else None
     if hold is not None:
         disk.remove_tree(folder)
         hold.drop()
+
+
+def _may_write(folder: Path) -> bool:
+    """Return False for what another user left: its blocks can be copied, but it cannot be gone on with or removed."""
+    try:
+        names = list(folder.iterdir())
+    except FileNotFoundError:
+        return True  # whoever claims it will see
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK) and all(os.access(name, os.R_OK | os.W_OK) for name in names)
 
 
 def settle(disk: Disk, area: Path, tiling: Tiling, key: str) -> tuple[Path, Hold, list[Path]]:
@@ -110,9 +125,9 @@ def settle(disk: Disk, area: Path, tiling: Tiling, key: str) -> tuple[Path, Hold
             match tenancy.life:
                 case Life.LIVE:
                     raise _locked(key, tenancy.owner)
-                case Life.DEAD:
+                case Life.DEAD if _may_write(folder):
                     free.append((read_journal(folder, tiling, key)[0].landed, folder))
-                case Life.UNKNOWN:
+                case Life.DEAD | Life.UNKNOWN:
                     foreign.append(folder)
         if free:
             folder = max(free)[1]

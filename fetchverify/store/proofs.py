@@ -15,6 +15,7 @@ import xxhash
 from fetchverify.core.manifest import Digest
 from fetchverify.errors import DiskError
 from fetchverify.store.disk import Disk
+from fetchverify.store.diskerrors import forbidden
 
 _BATCH = 256
 # Below this a ledger is not worth rewriting, however stale.
@@ -129,7 +130,7 @@ class Proofs:
             fields = f"{digest.algo} {digest.hex} {what.st_dev} {what.st_ino} {what.st_size} {what.st_mtime_ns}"
             self._pending.append(_sealed(fields))
             if len(self._pending) >= _BATCH:
-                self._flush()
+                self._try_to_flush()
 
     def forget(self, digest: Digest, seen: Stat) -> None:
         """Take back, in this run, what was noted of a file that proved to be bad after all."""
@@ -143,7 +144,15 @@ class Proofs:
     def flush(self) -> None:
         """Append what is new, in one write. Not synced: losing it costs a hash."""
         with self._lock:
+            self._try_to_flush()
+
+    def _try_to_flush(self) -> None:
+        try:
             self._flush()
+        except DiskError as error:
+            if not forbidden(error):
+                raise
+            self._pending.clear()  # another user's ledger, or a read-only cache: the next run hashes again
 
     def _flush(self) -> None:
         if not self._pending:

@@ -210,6 +210,9 @@ class Transfer:
         """Use what another run published since the plan was made; False where it is not there, or not right."""
         if self.run.options.force or (fetch.replaces and not waited):
             return False  # what is there was found wrong, and nobody has been at it
+        named = any((self._layout.target / file.path).exists() for file in fetch.files)
+        if self._layout.copies_cost_space and not named and not waited:
+            return False  # to look for copies in a folder takes a look at all its files
         seen = await self.publisher.in_thread(lambda: self._layout.observe(self.run.manifest, fetch.files))
         plan = plan_fetch(fetch.files, seen, copies_cost_space=self._layout.copies_cost_space)
         return not (plan.fetches or plan.refusals or await self._use_what_is_there(plan))

@@ -169,6 +169,7 @@ class Account:
     sent: int = 0
     owed: int = 0
     allowed_waste: int = 0
+    looks: int = 0
     turns: dict[str, int] = field(default_factory=dict)
 
     def turn(self, name: str) -> None:
@@ -244,6 +245,7 @@ class Life:
                 self._wait_for_the_moment(process, missing)
                 process.send_signal(signal.SIGKILL)
             _, err = process.communicate(timeout=120)
+        self._account.looks += reader.files_seen
         self._hubs.settle()
         came_through = process.returncode == 0
         assert came_through or (kill and process.returncode == -signal.SIGKILL), err

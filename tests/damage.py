@@ -256,7 +256,7 @@ CATALOGUE: tuple[Damage, ...] = (
     _damage(
         "a byte too many", lambda r: os.truncate(r.blob("w.safetensors"), WEIGHTS.size + 1), Kind.CORRUPT, fetch=_W
     ),
-    _damage("an empty file with bytes", lambda r: r.write("empty.txt", b"x"), Kind.CORRUPT),
+    _damage("an empty file with bytes", lambda r: r.write("empty.txt", b"x"), Kind.CORRUPT, fetch=("empty.txt",)),
     _damage("a pointer", lambda r: r.write("w.safetensors", _pointer(r)), Kind.POINTER, fetch=_W),
     _damage(
         "another file's pointer", lambda r: r.write("w.safetensors", POINTER % (b"ab" * 32, 7)), Kind.POINTER, fetch=_W

@@ -60,6 +60,48 @@ class Rate(_RateType):
             self.fail(f"'{value}' is no rate; write bytes per second such as 500K, 50M or 1.5G", param, ctx)
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhdw])", re.IGNORECASE)
+
+
+if TYPE_CHECKING:
+    _DurationType = click.ParamType[float]
+else:
+    _DurationType = click.ParamType
+
+
+class Duration(_DurationType):
+    """Seconds, written as `30d`, `12h`, `90s`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        found = _DURATION.fullmatch(value.strip())
+        if found is None:
+            self.fail(f"'{value}' is no duration; write 90s, 12h, 30d or 4w", param, ctx)
+        return float(found[1]) * _SECONDS[found[2].lower()]
+
+
+class Size(_RateType):
+    """Bytes, as disks are sold: `500GB` and `500G` are 500,000,000,000; `GiB` is binary."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes."""
+        if isinstance(value, int):
+            return value
+        found = _RATE.fullmatch(value.strip())
+        if found is None or value.strip().endswith("/s"):
+            self.fail(f"'{value}' is no size; write bytes such as 500GB, 2T or 750GiB", param, ctx)
+        number, prefix, suffix = found.groups()
+        base = 1024 if (suffix or "").lower().startswith("i") else 1000
+        return round(float(number) * (base ** ("kmgt".index(prefix.lower()) + 1) if prefix else 1))
+
+
 def read_token(token: str | None, token_file: Path | None) -> str | None:
     """Return the token as given; None leaves it to the hub's own rules."""
     if token is not None and token_file is not None:

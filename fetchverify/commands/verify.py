@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,7 @@ class VerifyOptions:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Job:
+class Job:
     """One place between its survey and its verdict."""
 
     facts: CacheFacts | FolderFacts
@@ -105,12 +105,12 @@ async def run(options: VerifyOptions, emit: events.Emit) -> VerifyReport:
         FetchverifyError: there is nothing to verify, or the Hub could not be asked.
     """
     began = time.monotonic()
-    with _without_collector():
-        return await _Run(options, emit).run(began)
+    with without_collector():
+        return await Verification(options, emit).run(began)
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Make 100,000 tuples without the collector going over them again and again; they hold no circles."""
     was = gc.isenabled()
     gc.disable()
@@ -121,16 +121,16 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-class _Run:
-    """One run's state."""
+class Verification:
+    """One run's state; `survey_repo`, `measure` and `judge_repo` are its steps for one repo in a cache."""
 
     def __init__(self, options: VerifyOptions, emit: events.Emit) -> None:
         self._options = options
         self._emit = emit
         self._disk = Disk()
         self._auditor = Auditor()
-        self._hub: Hub | None = None
-        self._endpoint: Endpoint | None = None
+        self.hub: Hub | None = None
+        self.endpoint: Endpoint | None = None
         self._files = self._bytes = 0
 
     async def run(self, began: float) -> VerifyReport:
@@ -146,17 +146,23 @@ class _Run:
         return await self._online(began, self._cache)
 
     async def _online(self, began: float, work: Callable[[], Any]) -> VerifyReport:
-        """Do the work with a Hub to ask, where one may be asked."""
-        if self._options.offline or self._options.sums is not None:
+        async with self.asking():
             return self._report(began, *await work())
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[None]:
+        """Have a Hub to ask in the block, where one may be asked."""
+        if self._options.offline or self._options.sums is not None:
+            yield
+            return
         # Imported only here: offline, httpx and its kin are half of a short run.
         from fetchverify.net.hub import Hub
         from fetchverify.net.wire import Endpoint
 
-        self._endpoint = Endpoint.from_environment(self._options.endpoint, self._options.token)
-        async with Hub(self._endpoint, emit=self._emit, patience=patience(self._options.retries)) as hub:
-            self._hub = hub
-            return self._report(began, *await work())
+        self.endpoint = Endpoint.from_environment(self._options.endpoint, self._options.token)
+        async with Hub(self.endpoint, emit=self._emit, patience=patience(self._options.retries)) as hub:
+            self.hub = hub
+            yield
 
     def _report(self, began: float, places: list[Place], network: ExitCode, sums: str | None) -> VerifyReport:
         return VerifyReport(
@@ -164,7 +170,7 @@ class _Run:
             seconds=round(time.monotonic() - began, 3),
             files_hashed=self._files,
             bytes_hashed=self._bytes,
-            requests=0 if self._hub is None else self._hub.requests,
+            requests=0 if self.hub is None else self.hub.requests,
             strict=self._options.strict,
             allow_missing=self._options.allow_missing,
             sums=sums,
@@ -173,7 +179,7 @@ class _Run:
 
     @property
     def _hosts(self) -> tuple[str, ...]:
-        return () if self._endpoint is None else (self._endpoint.place,)
+        return () if self.endpoint is None else (self.endpoint.place,)
 
     # -- the cache ----------------------------------------------------------------------------------------------
 
@@ -193,10 +199,10 @@ class _Run:
         revision = options.revision
         if ref is not None and revision is None and ref.revision != "main":
             revision = ref.revision
-        jobs = [await self._cache_job(cache_dir, folder, revision) for folder in folders]
+        jobs = [await self.survey_repo(cache_dir, folder, revision) for folder in folders]
         network = next((job.truth.trouble.exit_code for job in jobs if job.truth.trouble is not None), ExitCode.CLEAN)
-        await self._measure(jobs)
-        places = [await anyio.to_thread.run_sync(self._judge_cache, job) for job in jobs]
+        await self.measure(jobs)
+        places = [await anyio.to_thread.run_sync(self.judge_repo, job) for job in jobs]
         if options.target is None:
             store = await anyio.to_thread.run_sync(survey_store, cache_dir)
             verdict = judge_store(store, [job.facts for job in jobs if isinstance(job.facts, CacheFacts)])
@@ -216,7 +222,8 @@ class _Run:
             sums = await anyio.to_thread.run_sync(self._write_cache_sums, jobs[0], places[0])
         return places, network, sums
 
-    async def _cache_job(self, cache_dir: Path, folder: str, revision: str | None) -> _Job:
+    async def survey_repo(self, cache_dir: Path, folder: str, revision: str | None = None) -> Job:
+        """Look at one repo's folder, and ask what it should hold; what the ledger knows is answered already."""
         cache = HubCache(self._disk, cache_dir, folder)
         repo = repo_of(folder)
         facts = await anyio.to_thread.run_sync(survey_cache, cache_dir, folder)
@@ -232,13 +239,13 @@ class _Run:
             facts.trees,
             facts.snapshots,
             repo=repo,
-            hub=self._hub,
+            hub=self.hub,
             proofs=proofs,
             again=self._options.deep,
             lenient=self._options.target is None,
         )
         self._tell_doubts(folder if repo is None else repo[1], truth)
-        job = _Job(
+        job = Job(
             facts=facts,
             identity=Identity(repo=repo),
             proofs=proofs,
@@ -265,7 +272,7 @@ class _Run:
     async def _commit(self, cache: HubCache, ref: RepoRef, facts: CacheFacts) -> str:
         """Return the commit that a revision names: today, where the Hub may be asked, else as it was recorded."""
         recorded = cache.read_ref(ref.revision)
-        commit: str | None = recorded if self._hub is None else await self._hub.resolve_commit(ref)
+        commit: str | None = recorded if self.hub is None else await self.hub.resolve_commit(ref)
         if commit is None or commit not in facts.snapshots:
             which = "" if commit is None else f" (commit `{commit[:8]}`)"
             kind = "" if ref.kind == "model" else f" -t {ref.kind}"
@@ -275,7 +282,8 @@ class _Run:
             )
         return commit
 
-    def _judge_cache(self, job: _Job) -> Place:
+    def judge_repo(self, job: Job) -> Place:
+        """Return what is wrong in one repo's folder."""
         facts = job.facts
         assert isinstance(facts, CacheFacts)
         files: list[tuple[str | None, str, Evidence, How]] = []
@@ -299,7 +307,7 @@ class _Run:
             trouble=None if job.truth.trouble is None else job.truth.trouble.message,
         )
 
-    def _write_cache_sums(self, job: _Job, place: Place) -> str | None:
+    def _write_cache_sums(self, job: Job, place: Place) -> str | None:
         facts = job.facts
         assert isinstance(facts, CacheFacts)
         commits = [commit for commit in facts.snapshots if commit in job.promised]
@@ -340,15 +348,15 @@ class _Run:
             complete, truth = True, Truth()
         else:
             promises, complete, truth = await truth_about_folder(
-                facts, identity, hub=self._hub, proofs=proofs, again=options.deep
+                facts, identity, hub=self.hub, proofs=proofs, again=options.deep
             )
             self._tell_doubts(str(directory), truth)
-            if identity.repo is None and self._hub is not None:
+            if identity.repo is None and self.hub is not None:
                 message = f"nothing in `{directory}` says which repo it holds: held against what lies there"
                 self._emit(events.Note(level="warning", message=f"{message} (name it with `--repo`)"))
         facts = _without_sums(facts, promises, options.sums)
         wanted = self._wanted()
-        job = _Job(
+        job = Job(
             facts=facts,
             identity=identity,
             proofs=proofs,
@@ -360,7 +368,7 @@ class _Run:
         )
         asked = await anyio.to_thread.run_sync(folder_questions, facts, promises, wanted)
         await anyio.to_thread.run_sync(self._sort_out, job, asked)
-        await self._measure([job])
+        await self.measure([job])
         await anyio.to_thread.run_sync(self._hide_area, job.area)
         place = await anyio.to_thread.run_sync(self._judge_folder, job, promises)
         sums = None
@@ -380,9 +388,9 @@ class _Run:
     async def _folder_commit(self, identity: Identity, revision: str, facts: FolderFacts) -> Any:
         if is_commit(revision):
             return revision
-        if self._hub is not None and identity.repo is not None:
+        if self.hub is not None and identity.repo is not None:
             kind, repo_id = identity.repo
-            return await self._hub.resolve_commit(RepoRef(kind=kind, repo_id=repo_id, revision=revision))
+            return await self.hub.resolve_commit(RepoRef(kind=kind, repo_id=repo_id, revision=revision))
         for _, name, commit in facts.refs:
             if name == revision:
                 return commit
@@ -391,7 +399,7 @@ class _Run:
             hint="name the repo with `--repo`, without `--offline`",
         )
 
-    def _judge_folder(self, job: _Job, promises: Promises) -> Place:
+    def _judge_folder(self, job: Job, promises: Promises) -> Place:
         facts = job.facts
         assert isinstance(facts, FolderFacts)
         files: list[tuple[str | None, str, Evidence, How]] = []
@@ -425,7 +433,7 @@ class _Run:
 
         return chooser(include, exclude)
 
-    def _sort_out(self, job: _Job, asked: list[Question]) -> None:
+    def _sort_out(self, job: Job, asked: list[Question]) -> None:
         """Answer from the ledger what it knows; the rest is to be read."""
         knows, answers = job.proofs.knows, job.answers
         if self._options.deep:
@@ -445,7 +453,7 @@ class _Run:
             else:
                 job.questions.append(question)
 
-    async def _measure(self, jobs: list[_Job]) -> None:
+    async def measure(self, jobs: list[Job]) -> None:
         """Read what has to be read, place after place."""
         files = sum(len(job.questions) for job in jobs)
         size = sum(question.state.st_size for job in jobs for question in job.questions)

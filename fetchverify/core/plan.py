@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -147,6 +147,7 @@ def plan_fetch(
     copies_cost_space: bool,
     force: bool = False,
     any_name: bool = False,
+    bad: Collection[str] = (),
 ) -> Plan:
     """Return what it takes to publish `files`, at the least cost in bytes fetched.
 
@@ -155,6 +156,7 @@ def plan_fetch(
         seen: what the layout observed for each of them; a path that is absent there was not seen.
         copies_cost_space: True for a plain folder, whose files are copies and not links to one blob.
         force: fetch everything again, whatever is there.
+        bad: places (`Copy.where`) whose bytes are known not to be what they should.
         any_name: the names are on this disk already: none is refused because another system could not hold it.
     """
     keeps: list[Keep] = []
@@ -164,9 +166,11 @@ def plan_fetch(
     for file in files:
         what = seen.get(file.path, Seen())
         published = what.published
-        right_size = published is not None and published.size == file.size
+        right_size = published is not None and published.size == file.size and published.where not in bad
         # Bytes of another length cannot be the file: not even worth a hash.
-        copies = tuple(sorted((c for c in what.copies if c.size == file.size), key=lambda c: not c.proved))
+        copies = tuple(
+            sorted((c for c in what.copies if c.size == file.size and c.where not in bad), key=lambda c: not c.proved)
+        )
         why = what.obstacle or (None if any_name else obstacle(file.path, folder=copies_cost_space))
         if why is not None:
             refusals.append(Refuse(file=file, why=why))

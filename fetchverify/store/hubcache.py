@@ -165,7 +165,13 @@ class HubCache:
 
     def lock(self, file: RemoteFile, on_wait: OnWait, timeout_s: float | None = None) -> AbstractContextManager[None]:
         """Hold the lock that the hub's client holds for its whole download of this blob."""
-        path = self.cache_dir / ".locks" / self.root.name / f"{file.digest.hex}.lock"
+        return self.lock_name(file.digest.hex, on_wait, timeout_s)
+
+    def lock_name(
+        self, name: str, on_wait: OnWait = lambda what, waited_s: None, timeout_s: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold the hub client's lock of the blob called `name`."""
+        path = self.cache_dir / ".locks" / self.root.name / f"{name}.lock"
         return hub_lock(self._disk, path, on_wait, timeout_s)
 
     def publish_data(self, files: Sequence[RemoteFile], data: Path) -> None:

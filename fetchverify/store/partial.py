@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -108,32 +108,47 @@ class Partial:
             self._disk.truncate(self._journal, valid)
 
     def _take_from(self, folder: Path) -> None:
-        """Copy the blocks that a foreign partial has and ours has not; each is hashed on the way."""
+        """Copy the blocks that a foreign partial has and ours has not."""
         theirs, _ = read_journal(folder, self.tiling, self.digest.key)
-        wanted = {index: found for index, found in theirs.hashes.items() if index not in self.landed.hashes}
+        self.take_over(folder / "data", theirs.hashes)
+
+    def take_over(self, data: Path, hashes: Mapping[int, bytes]) -> int:
+        """Take blocks from another file of this size, those that are not here yet; return their bytes.
+
+        Args:
+            data: is read only; nothing is taken where it cannot be read.
+            hashes: xxh3_128 of each block by index. A block is hashed on the way, or, where the file was reflinked,
+                by the pass that resumes.
+        """
+        before = self.landed.landed
+        wanted = {index: found for index, found in hashes.items() if index not in self.landed.hashes}
         if not wanted or self._data is None:
-            return
+            return 0
         try:
-            source = os.open(folder / "data", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            source = os.open(data, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
-            return
+            return 0
         try:
             fits = not self.landed.hashes and os.fstat(source).st_size == self.tiling.size
             if fits and self._disk.clone_into(source, self._data):
-                # Their late writes do not reach a reflink; what they tore is seen by the resuming pass.
+                # Later writes to the source do not reach a reflink; what is torn is seen by the resuming pass.
                 for index, found in wanted.items():
                     self.record(index, found)
-                return
-            for index, found in sorted(wanted.items()):
-                block = self.tiling.block(index)
-                data = os.pread(source, len(block), block.start)
-                if len(data) == len(block) and xxhash.xxh3_128_digest(data) == found:
-                    self.write(data, block.start)
-                    self.record(index, found)
+            else:
+                self._copy_blocks(source, wanted)
         except OSError:
-            return  # they are unreadable: their bytes are fetched again
+            pass  # they are unreadable: their bytes are fetched again
         finally:
             os.close(source)
+        return self.landed.landed - before
+
+    def _copy_blocks(self, source: int, wanted: Mapping[int, bytes]) -> None:
+        for index, found in sorted(wanted.items()):
+            block = self.tiling.block(index)
+            data = os.pread(source, len(block), block.start)
+            if len(data) == len(block) and xxhash.xxh3_128_digest(data) == found:
+                self.write(data, block.start)
+                self.record(index, found)
 
     def _rewrite_journal(self, hashes: dict[int, bytes], *, durable: bool = True) -> None:
         """Replace the journal by one that vouches for `hashes` alone."""

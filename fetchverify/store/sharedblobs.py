@@ -1,4 +1,4 @@
-"""The hub's shared blob store: one payload for all repos, found and linked to, never written."""
+"""The hub's shared blob store: one payload for all repos, found and linked to; written by the hub's own functions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fetchverify.core.manifest import RemoteFile
 from fetchverify.core.plan import Copy
+from fetchverify.store.diskerrors import disk_error
 from fetchverify.store.proofs import Proofs
 
 _XET_HASH = re.compile(r"[0-9a-f]{64}")
@@ -53,3 +54,53 @@ def link(cache_dir: Path, blob: Path, file: RemoteFile, source: Copy) -> bool:
     return try_link_from_shared_store(
         blob_path=str(blob), xet_hash=file.xet_hash, cache_dir=cache_dir, expected_size=file.size
     )
+
+
+def refer(cache_dir: Path, xet_hash: str, user: str) -> bool:
+    """Note in a payload's `.refs` that a repo's blob links to it; False where the hub's client has no such notes.
+
+    Args:
+        cache_dir: the cache.
+        xet_hash: the payload's name.
+        user: `<repo folder>/blobs/<name>`.
+
+    Raises:
+        DiskError: it could not be written.
+    """
+    try:
+        from huggingface_hub.utils import _shared_blobs as hubs
+    except ImportError:
+        return False
+    place = hubs.shared_blob_path(cache_dir, xet_hash)
+    try:
+        with hubs._shared_blob_lock(place):
+            hubs._append_manifest_reference(hubs.shared_blob_manifest_path(cache_dir, xet_hash), user)
+    except OSError as error:
+        raise disk_error(error, "write", place) from error
+    return True
+
+
+def replace(cache_dir: Path, xet_hash: str, blob: Path, size: int) -> bool:
+    """Put a repo's proved blob in a bad payload's place, for all who link to it; the blob is a link afterwards.
+
+    The hub's own function does it, under the payload's lock. False where it cannot.
+    """
+    try:
+        from huggingface_hub.utils._shared_blobs import publish_blob_to_shared_store
+    except ImportError:
+        return False
+    publish_blob_to_shared_store(
+        blob_path=str(blob), xet_hash=xet_hash, cache_dir=cache_dir, expected_size=size, replace_existing=True
+    )
+    return blob.is_symlink()
+
+
+def sweep(cache_dir: Path, xet_hash: str) -> bool:
+    """Remove a payload to which no repo links; returns whether it is gone."""
+    try:
+        from huggingface_hub.utils._shared_blobs import shared_blob_path, sweep_shared_blob
+    except ImportError:
+        return False
+    place = shared_blob_path(cache_dir, xet_hash)
+    sweep_shared_blob(place, cache_dir=cache_dir)
+    return not os.path.lexists(place)

@@ -1,0 +1,156 @@
+"""Small repairs in a cache that are no download: removing, permitting, setting aside, seeding a partial.
+
+Everything is named by its path below the repo's folder, as `core.findings` names it; a symlink on the way is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from fetchverify.core.blocks import BlockMap
+from fetchverify.core.manifest import Digest
+from fetchverify.errors import DiskError
+from fetchverify.store.area import STAGING
+from fetchverify.store.disk import Disk
+from fetchverify.store.partial import Partial
+from fetchverify.store.quarantine import BadCopy, Quarantine
+
+_MARKER = ".huggingface-shared-blobs"
+
+
+class Mender:
+    """The repairs of one repo's folder; methods block."""
+
+    def __init__(self, disk: Disk, root: Path, area: Path, repo_id: str) -> None:
+        self._disk = disk
+        self._root = root
+        self._area = area
+        self._repo_id = repo_id
+        self.quarantine = Quarantine(disk, area)
+
+    def place(self, key: str) -> Path:
+        """Return the absolute path of a key.
+
+        Raises:
+            DiskError: a folder on the way is a symlink, or the key leads out of the cache.
+        """
+        place = Path(os.path.normpath(self._root / key))
+        if self._root.parent not in place.parents:
+            raise DiskError(f"`{key}` leads out of the cache")
+        here = self._root.parent
+        for part in place.relative_to(here).parts[:-1]:
+            here = here / part
+            if here != self._root and here.is_symlink():
+                raise DiskError(f"`{here}` is a symbolic link where a folder belongs", hint="remove it yourself")
+        return place
+
+    def remove(self, key: str) -> int:
+        """Remove a file, a link, or a folder of ours with all it holds; return the bytes that it had."""
+        place = self.place(key)
+        try:
+            seen = place.lstat()
+        except FileNotFoundError:
+            return 0
+        if stat.S_ISDIR(seen.st_mode):
+            size = sum(each.lstat().st_size for each in place.rglob("*") if each.is_file())
+            self._disk.remove_tree(place)
+        else:
+            size = seen.st_size if stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1 else 0
+            self._disk.unlink(place, missing_ok=True)
+        self._disk.fsync_dir(place.parent)
+        return size
+
+    def remove_at_once(self, key: str) -> None:
+        """Remove a folder so that nobody sees a part of it."""
+        place = self.place(key)
+        gone = self._area / STAGING / f"gone-{secrets.token_hex(8)}"
+        self._disk.make_dirs(gone.parent)
+        try:
+            self._disk.rename(place, gone)
+        except DiskError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return
+            raise
+        self._disk.fsync_dir(place.parent)
+        self._disk.remove_tree(gone)
+
+    def remove_empty(self, key: str) -> bool:
+        """Remove a folder in which there is no file; return whether nothing is left."""
+        place = self.place(key)
+        for folder, _, files in os.walk(place, topdown=False):
+            if files:
+                return False
+            try:
+                self._disk.remove_dir(Path(folder))
+            except DiskError:
+                return False
+        return not os.path.lexists(place)
+
+    def clear(self, key: str) -> None:
+        """Take away what is no file where a file belongs: empty folders, pipes, sockets; others are set aside."""
+        place = self.place(key)
+        try:
+            mode = place.lstat().st_mode
+        except OSError:
+            return
+        if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+            return
+        if not stat.S_ISDIR(mode):
+            self._disk.unlink(place, missing_ok=True)
+        elif not self.remove_empty(key):
+            aside = self._area / "quarantine" / f"folder-{place.name}-{time.time_ns()}"
+            self._disk.make_dirs(aside.parent)
+            self._disk.rename(place, aside)
+        self._disk.fsync_dir(place.parent)
+
+    def permit(self, key: str, mode: int) -> None:
+        """Give permission bits beside those that are there; a blob that is a link stands for its payload."""
+        place = Path(os.path.realpath(self.place(key)))
+        self._disk.set_mode(place, stat.S_IMODE(place.stat().st_mode) | mode)
+
+    def close(self, key: str) -> None:
+        """Take the permission to write from a shared payload."""
+        place = self.place(key)
+        self._disk.set_mode(place, stat.S_IMODE(place.stat().st_mode) & ~0o222)
+
+    def set_aside(self, key: str, digest: Digest | None, reason: str) -> int:
+        """Move bad bytes to quarantine; return the bytes that their name held."""
+        place = self.place(key)
+        try:
+            seen = place.lstat()
+        except FileNotFoundError:
+            return 0
+        if not stat.S_ISREG(seen.st_mode):
+            self.clear(key)
+            return 0
+        promised = digest or Digest(algo="sha256", hex="0" * 64)
+        note = BadCopy(promised=promised, path=key, repo_id=self._repo_id, commit="", reason=reason, when=time.time())
+        self.quarantine.take_path(place, note)
+        return seen.st_size
+
+    def mark_store(self, cache_dir: Path) -> None:
+        """Write the shared store's marker.
+
+        Source: huggingface_hub 2.4.0 `utils/_shared_blobs.py::_ensure_shared_blobs_dir`.
+        """
+        self._disk.write_file(cache_dir / "blobs" / _MARKER, b"1\n")
+
+
+def seed_partial(disk: Disk, area: Path, blob: Path, digest: Digest, block_map: BlockMap, bad: Iterable[int]) -> int:
+    """Begin a download with the good blocks of a damaged blob; return their bytes.
+
+    A reflink where the file system can: then it costs nothing. What is taken over is proved again with the whole
+    file, and each block by its checksum before.
+    """
+    wrong = set(bad)
+    partial = Partial.open(disk, area, digest, block_map.tiling.size)
+    try:
+        wanted = {index: found for index, found in block_map.hashes.items() if index not in wrong}
+        return partial.take_over(blob, wanted)
+    finally:
+        partial.close()

@@ -392,7 +392,7 @@ class _Fix:
         if not repair.steps and not repair.left:
             return []
         if not self._options.dry_run:
-            await anyio.to_thread.run_sync(self._store_steps, cache_dir, repair, findings)
+            await anyio.to_thread.run_sync(self._store_steps, cache_dir, repair)
         return [
             FixedPlace(
                 name="shared blobs",
@@ -403,9 +403,8 @@ class _Fix:
             )
         ]
 
-    def _store_steps(self, cache_dir: Path, repair: Repair, findings: Sequence[Finding]) -> None:
+    def _store_steps(self, cache_dir: Path, repair: Repair) -> None:
         mender = Mender(self._disk, cache_dir / "blobs", cache_dir / "blobs", "shared blobs")
-        users = {(finding.kind, finding.key): finding.names for finding in findings}
         for step in repair.steps:
             key = os.path.relpath(cache_dir / step.key, cache_dir / "blobs")
             match step.act:
@@ -416,7 +415,7 @@ class _Fix:
                 case Act.MARK:
                     mender.mark_store(cache_dir)
                 case Act.REFER:
-                    for user in users[step.kind, step.key]:
+                    for user in step.names:
                         sharedblobs.refer(cache_dir, step.key.rpartition("/")[2], user)
 
     # -- purge --------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class Step:
         kind: what was found.
         key: the path below the repo's folder of what is mended or removed.
         path: in the repo, for people; else `key`.
-        names: the other names below the repo's folder that these bytes are read by.
+        names: those that these bytes are read by, below the repo's folder (of a payload: below the cache).
         commit: whose listing says what the file is.
         digest: what the bytes should be.
         fetch: bytes that have to come over the network, at the most.
@@ -164,7 +164,15 @@ def plan_repair(
 
 def _add(repair: Repair, act: Act, finding: Finding, **more: Any) -> None:
     repair.steps.append(
-        Step(act=act, kind=finding.kind, key=finding.key, path=finding.path, commit=finding.commit, **more)
+        Step(
+            act=act,
+            kind=finding.kind,
+            key=finding.key,
+            path=finding.path,
+            names=finding.names,
+            commit=finding.commit,
+            **more,
+        )
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -311,3 +312,79 @@ async def test_the_quarantine_is_emptied_only_when_asked(hub: MockHub, repo: Cac
     report = await fix(hub, repo, empty_quarantine=True)
     assert A_DAY_AND_MORE == report.bytes_freed
     assert not quarantine.exists()
+
+
+# --- the store that all repos share -----------------------------------------------------------------------------
+
+XET = "ab" * 32
+OTHER = "org/twin"
+
+
+@pytest.fixture
+async def shared(tmp_path: Path) -> AsyncIterator[tuple[MockHub, Cached]]:
+    """A cache of two repos whose weights are one payload of the shared store, made by the hub's own function."""
+    shared_blobs = pytest.importorskip("huggingface_hub.utils._shared_blobs", reason="this line has no shared store")
+    world = a_world()
+    world.add(OTHER, FILES)
+    with MockHub(world) as both:
+        repo = Cached(tmp_path / "shared")
+        for name in (REPO, OTHER):
+            await get(GetOptions(repo=name, endpoint=both.endpoint, cache_dir=repo.cache, token="", retries=3), ignore)
+            place = repo.cache / f"models--{name.replace('/', '--')}" / "blobs" / WEIGHTS.sha256()
+            given = {"cache_dir": repo.cache, "expected_size": WEIGHTS.size}
+            if name == REPO:
+                shared_blobs.publish_blob_to_shared_store(blob_path=str(place), xet_hash=XET, **given)
+            else:
+                shared_blobs.try_link_from_shared_store(blob_path=str(place), xet_hash=XET, **given)
+            assert place.is_symlink()
+        yield both, repo
+
+
+def payload(repo: Cached) -> Path:
+    return repo.cache / "blobs" / XET[:2] / XET
+
+
+async def test_a_bad_shared_payload_is_fetched_once_and_mended_for_all(shared: tuple[MockHub, Cached]) -> None:
+    hub, repo = shared
+    payload(repo).chmod(0o644)
+    with payload(repo).open("r+b") as file:
+        file.seek(9 * MiB)
+        file.write(b"rot")
+    hub.ledger.clear()
+    report = await fix(hub, repo)
+    assert 0 == report.exit_code, report.as_json()
+    assert {"w.safetensors": BLOCK} == bytes_asked_for(hub)
+    assert WEIGHTS.read(0, WEIGHTS.size) == payload(repo).read_bytes()
+    for name in ("model", "twin"):
+        place = repo.cache / f"models--org--{name}" / "blobs" / WEIGHTS.sha256()
+        assert place.is_symlink()
+    assert not await damage_left(hub, repo)
+    assert not scan_cache_dir(repo.cache).warnings
+
+
+async def test_what_the_shared_store_forgot_is_noted_again(shared: tuple[MockHub, Cached]) -> None:
+    """Without its `.refs` the hub's clean-up would delete a payload; without its marker it ignores the store."""
+    hub, repo = shared
+    refs = payload(repo).with_name(f"{XET}.refs")
+    before = set(refs.read_text().splitlines())
+    refs.write_text("")
+    payload(repo).chmod(0o666)
+    marker = repo.cache / "blobs" / ".huggingface-shared-blobs"
+    marker.unlink()
+    assert 0 == (await fix(hub, repo)).exit_code
+    assert before == set(refs.read_text().splitlines())
+    assert not payload(repo).stat().st_mode & 0o222
+    assert "1\n" == marker.read_text()
+    left = await verify(VerifyOptions(all=True, offline=True, cache_dir=repo.cache, token=""), ignore)
+    assert not [finding.kind for place in left.places for finding in place.verdict.findings]
+
+
+async def test_a_payload_goes_with_its_last_user(shared: tuple[MockHub, Cached]) -> None:
+    _, repo = shared
+    purge = PurgeOptions(older_than_s=-1.0, pins=(OTHER,))
+    await run(FixOptions(cache_dir=repo.cache, token="", offline=True, purge=purge), ignore)
+    assert payload(repo).exists(), "the other repo uses it"
+    assert [OTHER] == [each.repo_id for each in scan_cache_dir(repo.cache).repos if each.revisions]
+    report = await run(FixOptions(cache_dir=repo.cache, token="", offline=True, purge=replace(purge, pins=())), ignore)
+    assert not payload(repo).exists()
+    assert report.bytes_freed >= WEIGHTS.size

@@ -32,18 +32,18 @@ def first_connections(round_trip_s: float, most: int) -> int:
     return max(1, min(wanted, most))
 
 
-def segment_blocks(round_trip_s: float, line_rate: float, block_size: int, free: int, lines: int) -> int:
+def segment_blocks(round_trip_s: float, line_rate: float, block_size: int, left: float, lines: float) -> int:
     """Return how many neighbouring blocks one request should span, at least 1.
 
     Args:
         round_trip_s: from a request to its head.
         line_rate: bytes per second of one connection; 0 where nothing was measured yet.
         block_size: bytes.
-        free: blocks that nobody asked for yet.
-        lines: connections in use; towards the end each gets its share, so that all end together.
+        left: blocks of the file that did not come yet, those that were asked for among them.
+        lines: connections that work on this file; towards its end each gets its share, so that all end together.
     """
     enough = 2 if line_rate <= 0 else round(round_trip_s * line_rate / _MOST_SILENCE / block_size)
-    return max(1, min(max(2, enough), 8, free // lines))
+    return max(1, min(max(2, enough), 8, int(left / lines)))
 
 
 class Flow:

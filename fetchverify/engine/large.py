@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -86,6 +87,7 @@ class LargeFile:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._abort_on_trouble)
                 group.start_soon(self._sync_now_and_then)
+                group.start_soon(self._locate_early)
                 for _ in range(lines):
                     group.start_soon(self._follow_tickets)
                 digest = await anyio.to_thread.run_sync(self.download.hasher.run)
@@ -131,7 +133,8 @@ class LargeFile:
         if self._whole:
             return () if self._segments else self._tickets.take(self._partial.tiling.count)
         if self._tickets.free:
-            most = self._run.segment_blocks(supplier, self._partial.tiling.block_size, self._tickets.free)
+            left = self._free_bytes() + sum(segment.size - segment.received for segment in self._segments)
+            most = self._run.segment_blocks(supplier, self._partial.tiling.block_size, left)
             return self._tickets.take(most, begun=self.download.works)
         return self._take_from_the_slowest()
 
@@ -209,6 +212,13 @@ class LargeFile:
             return
         self.failure = self.choice.told(failure) if self._run.suppliers.several else failure
         self.download.hasher.stop()
+
+    async def _locate_early(self) -> None:
+        """Ask for the address while other files use the line; whoever needs it meets the failure, if there is one."""
+        first = self._run.suppliers.all[0]
+        if self._tickets.free and not self._run.suppliers.several:
+            with suppress(TransferError):
+                await self._locate(first, self._places[first])
 
     async def _locate(self, supplier: Supplier, place: _Place) -> Source:
         async with place.locating:

@@ -141,12 +141,12 @@ class Run:
     def _received(self) -> int:
         return self._ended + sum(segment.received for segment in self.segments)
 
-    def segment_blocks(self, supplier: Supplier, block_size: int, free: int) -> int:
-        """Return how many blocks the next request to this supplier should span."""
+    def segment_blocks(self, supplier: Supplier, block_size: int, left: int) -> int:
+        """Return how many blocks the next request to this supplier should span; `left` bytes of its file lack."""
         rates = [segment.rate for segment in supplier.segments if segment.received]
         line_rate = statistics.median(rates) if rates else 0.0
-        lines = int(self.slots.total_tokens)
-        return segment_blocks(supplier.means.client.round_trip_s, line_rate, block_size, free, lines)
+        lines = self.slots.total_tokens / max(1, len(self.active))
+        return segment_blocks(supplier.means.client.round_trip_s, line_rate, block_size, left / block_size, lines)
 
     async def steer(self) -> None:
         """Add and take away connections as the line answers, and give up those that fall far behind; never ends."""

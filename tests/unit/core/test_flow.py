@@ -68,10 +68,10 @@ def test_the_target_stays_between_one_and_the_most(most: int, steps: list[tuple[
 def test_requests_span_more_where_a_round_trip_costs_more() -> None:
     """At 50 ms and 25 MB/s a request of 16 MiB would be silent for 7 % of its time."""
     mib8 = 8 << 20
-    assert 2 == segment_blocks(0.0002, 800 * MB, mib8, free=200, lines=2)
-    assert 5 == segment_blocks(0.05, 25 * MB, mib8, free=400, lines=16)
-    assert 1 == segment_blocks(0.05, 25 * MB, mib8, free=20, lines=16)
-    assert 8 == segment_blocks(0.3, 100 * MB, mib8, free=4000, lines=16)
+    assert 2 == segment_blocks(0.0002, 800 * MB, mib8, left=200, lines=2)
+    assert 5 == segment_blocks(0.05, 25 * MB, mib8, left=400, lines=16)
+    assert 1 == segment_blocks(0.05, 25 * MB, mib8, left=20, lines=16)
+    assert 8 == segment_blocks(0.3, 100 * MB, mib8, left=4000, lines=16)
 
 
 def test_only_the_far_slower_with_much_left_are_given_up() -> None:

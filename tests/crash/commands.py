@@ -1,0 +1,209 @@
+"""The commands that write, each with what lay there before: what is replayed, killed and cut off from power.
+
+To have another one tried, add a line to `CASES`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fetchverify import cli
+from mock_server import KiB, MiB, MockHub, Seeded, World
+from tests.crash import laws
+from tests.crash.model import Tree
+
+REPO = "org/model"
+CACHE_ROOT = "cache/models--org--model"
+BIG, MIDDLE = "weights/big.safetensors", "middle.bin"
+FILES: dict[str, bytes] = {
+    "config.json": b'{"architectures": ["LlamaForCausalLM"]}\n',
+    "empty.txt": b"",
+    "sub/twin.json": b'{"architectures": ["LlamaForCausalLM"]}\n',
+    "sub/deeper/vocab.txt": Seeded(70 * KiB, seed="vocab").read(0, 70 * KiB),
+    MIDDLE: Seeded(1536 * KiB, seed="middle").read(0, 1536 * KiB),
+    BIG: Seeded(17 * MiB + 5, seed="big").read(0, 17 * MiB + 5),
+}
+CHANGED = {"config.json": b'{"architectures": ["Other"]}\n', MIDDLE: Seeded(1100 * KiB, seed="m2").read(0, 1100 * KiB)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A Hub, and the folder in which a command may write."""
+
+    hub: MockHub
+    place: Path
+
+    def get(self, *more: str) -> list[str]:
+        """Return the words of a `get` into the cache."""
+        words = ["get", REPO, "--endpoint", self.hub.endpoint, "--cache-dir", str(self.place / "cache"), "--json"]
+        return [*words, "--connections", "4", *more]
+
+    def get_to(self, *more: str) -> list[str]:
+        """Return the words of a `get` into a folder."""
+        return self.get("--to", str(self.place / "here"), *more)
+
+    def elsewhere(self, place: Path) -> Setting:
+        """Return the same Hub with another folder."""
+        return Setting(hub=self.hub, place=place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One command.
+
+    Attributes:
+        words: its command line.
+        prepare: makes what lies there before; returns the bytes that a reader may see besides those promised.
+        into: which layout's laws hold.
+    """
+
+    words: Callable[[Setting], list[str]]
+    prepare: Callable[[Setting], dict[str, frozenset[bytes]]]
+    into: str = "cache"
+
+    def promise(self, setting: Setting, before: dict[str, frozenset[bytes]]) -> laws.Promise:
+        """Return what the Hub promises at its branch `main`."""
+        repo = setting.hub.world.repo(REPO)
+        commit = repo.branches["main"]
+        files = repo.commits[commit].files
+        return laws.Promise(
+            commit=commit,
+            files={path: file.content.read(0, file.size) for path, file in files.items()},
+            lfs=frozenset(path for path, file in files.items() if file.lfs),
+            before=before,
+        )
+
+    def misled(self, tree: Tree, promise: laws.Promise) -> laws.Problems:
+        """Return where a reader could be misled, in the target and in the cache beside it."""
+        problems = laws.cache_problems(tree, CACHE_ROOT, promise)
+        return problems + (laws.folder_problems(tree, "here", promise) if self.into == "folder" else [])
+
+    def missing(self, tree: Tree, promise: laws.Promise) -> laws.Problems:
+        """Return what a run that ended well owes."""
+        if self.into == "folder":
+            return laws.missing_from_folder(tree, "here", promise)
+        return laws.missing_from_cache(tree, CACHE_ROOT, promise)
+
+    def most_to_fetch(self, tree: Tree, promise: laws.Promise, path: str) -> int:
+        """Return the bytes of a file that a run may fetch, given what lies there."""
+        digest = promise.digest(path)
+        spots = [f"{CACHE_ROOT}/blobs/{digest.hex}"]
+        if self.into == "folder":
+            spots.append(f"here/{path}")
+        if any(isinstance(n := tree.get(spot), laws.File) and n.data == promise.files[path] for spot in spots):
+            return 0
+        area = "here/.fetchverify" if self.into == "folder" else f"{CACHE_ROOT}/.fetchverify"
+        return laws.still_to_fetch(tree, area, promise, path)
+
+
+def new_world() -> World:
+    """Return a world with the repo."""
+    world = World()
+    world.add(REPO, dict(FILES))
+    return world
+
+
+# --- what lies there before
+
+
+def nothing(_: Setting) -> dict[str, frozenset[bytes]]:
+    """Prepare an empty place."""
+    return {}
+
+
+def partly(setting: Setting) -> dict[str, frozenset[bytes]]:
+    """Prepare a download that was given up in the midst of the large file."""
+    from mock_server import Cut
+
+    setting.hub.fault(Cut(after=3 * MiB), path=BIG, range=None)
+    run_here(setting.get("--retries", "1"))
+    setting.hub.clear_faults()
+    return {}
+
+
+def rotten(setting: Setting) -> dict[str, frozenset[bytes]]:
+    """Prepare a cache whose largest blob and a small one rotted, in two snapshots."""
+    must(setting.get())
+    setting.hub.world.repo(REPO).commit({"README.md": b"# later\n"})
+    must(setting.get())
+    before: dict[str, frozenset[bytes]] = {}
+    commits = setting.hub.world.repo(REPO).commits
+    for path in (BIG, "sub/twin.json"):
+        data = bytes([FILES[path][0] ^ 1]) + FILES[path][1:]
+        name = laws.digest_of(FILES[path], lfs=path == BIG).hex
+        (setting.place / CACHE_ROOT / "blobs" / name).write_bytes(data)
+        before[f"blobs/{name}"] = frozenset([data])
+        before |= {f"snapshots/{c}/{p}": frozenset([data]) for c in commits for p in FILES if FILES[p] == FILES[path]}
+    return before
+
+
+def earlier_in_cache(setting: Setting) -> dict[str, frozenset[bytes]]:
+    """Prepare a cache that holds the commit before."""
+    must(setting.get())
+    setting.hub.world.repo(REPO).commit(CHANGED)
+    return {}
+
+
+def earlier_in_folder(setting: Setting) -> dict[str, frozenset[bytes]]:
+    """Prepare a folder that holds the commit before."""
+    must(setting.get_to())
+    setting.hub.world.repo(REPO).commit(CHANGED)
+    return {path: frozenset([FILES[path]]) for path in CHANGED}
+
+
+def in_cache(setting: Setting) -> dict[str, frozenset[bytes]]:
+    """Prepare a cache that holds everything."""
+    must(setting.get())
+    return {}
+
+
+CASES = {
+    "get": Case(words=Setting.get, prepare=nothing),
+    "get, resumed": Case(words=Setting.get, prepare=partly),
+    "get, of a later commit": Case(words=Setting.get, prepare=earlier_in_cache),
+    "get, over rotten blobs": Case(words=Setting.get, prepare=rotten),
+    "get --to": Case(words=Setting.get_to, prepare=nothing, into="folder"),
+    "get --to, out of the cache": Case(words=Setting.get_to, prepare=in_cache, into="folder"),
+    "get --to, of a later commit": Case(words=Setting.get_to, prepare=earlier_in_folder, into="folder"),
+}
+
+# --- running
+
+
+def run_here(words: Iterable[str]) -> tuple[int, list[dict[str, Any]]]:
+    """Run the command line in this process; return its exit code and its JSON lines."""
+    raw = io.BytesIO()
+    out, err = io.TextIOWrapper(raw, "utf-8"), io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main(list(words))
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        out.flush()
+    return code, [json.loads(line) for line in raw.getvalue().splitlines()]
+
+
+def must(words: Iterable[str]) -> list[dict[str, Any]]:
+    """Run the command line in this process, where it has to end well."""
+    code, lines = run_here(words)
+    assert 0 == code, lines[-1]
+    return lines
+
+
+def fetched(lines: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
+    """Yield the bytes fetched of each file, out of a report."""
+    for outcome in lines[-1].get("outcomes", ()):
+        yield outcome["path"], outcome["fetched"]
+
+
+def clean_environment() -> dict[str, str]:
+    """Return what the environment must not say."""
+    return {"HF_TOKEN": "", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PATH": os.environ["PATH"]}

@@ -121,6 +121,13 @@ class Area:
         if stat.S_IMODE(path.lstat().st_mode) != self._mode:
             self.disk.set_mode(path, self._mode)
 
+    def make_dirs(self, path: Path) -> None:
+        """Create the folder and its parents where they are absent; their names wait for `sync_folders`."""
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
+        self.disk.make_dirs(path)
+        for folder in new:
+            self.soil(folder.parent)
+
     def soil(self, folder: Path) -> None:
         """Note that the folder's entries changed and wait for `sync_folders`."""
         with self._lock:

@@ -176,7 +176,7 @@ class Folder:
     def begin(self, manifest: Manifest) -> None:
         """Create DIR, the hub's folder in it and ours, and store the full listing."""
         self._commit = manifest.commit
-        self._disk.make_dirs(self._root)
+        self._area.make_dirs(self._root)
         real_folders(self._disk, self._area, self._root, (AREA_NAME,))
         self._area.prepare()
         if not (self.area / ".gitignore").exists():

@@ -151,8 +151,8 @@ class HubCache:
         """Create the repo's folders, the cache's tag and the full listing."""
         self._commit = manifest.commit
         # `snapshots` first: a repo folder without it is a corrupted repo to the hub's scanner.
-        self._disk.make_dirs(self.root / "snapshots")
-        self._disk.make_dirs(self.root / "blobs")
+        self._area.make_dirs(self.root / "snapshots")
+        self._area.make_dirs(self.root / "blobs")
         self._area.prepare()
         tag = self.cache_dir / "CACHEDIR.TAG"
         if not tag.exists():

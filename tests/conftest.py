@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from tests import tally
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -19,3 +21,27 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for report in skipped:
             reporter.write_line(f"skipped, which is a failure here: {report.nodeid}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_configure() -> None:
+    tally.choose_seed()
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> tally.Chance:
+    """Chance that can be repeated."""
+    return tally.chance_of(request.node)
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> tally.Count:
+    """A count that is printed at the end of the session."""
+    return tally.Count(request.node)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = tally.told(tally.summed(terminalreporter.stats))
+    if lines:
+        terminalreporter.section("what was tried")
+        for line in lines:
+            terminalreporter.write_line(line)

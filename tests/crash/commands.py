@@ -14,10 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from fetchverify import cli
+from fetchverify.store.disk import Disk
+from fetchverify.store.hubcache import HubCache
+from fetchverify.store.partial import Partial
 from mock_server import KiB, MiB, MockHub, Seeded, World
 from tests.crash import laws
-from tests.crash.model import Tree
+from tests.crash.model import File, Tree, seal
 
 REPO = "org/model"
 CACHE_ROOT = "cache/models--org--model"
@@ -97,7 +102,7 @@ class Case:
         spots = [f"{CACHE_ROOT}/blobs/{digest.hex}"]
         if self.into == "folder":
             spots.append(f"here/{path}")
-        if any(isinstance(n := tree.get(spot), laws.File) and n.data == promise.files[path] for spot in spots):
+        if any(isinstance(n := tree.get(spot), File) and n.seal == promise.seals[path] for spot in spots):
             return 0
         area = "here/.fetchverify" if self.into == "folder" else f"{CACHE_ROOT}/.fetchverify"
         return laws.still_to_fetch(tree, area, promise, path)
@@ -119,12 +124,14 @@ def nothing(_: Setting) -> dict[str, frozenset[bytes]]:
 
 
 def partly(setting: Setting) -> dict[str, frozenset[bytes]]:
-    """Prepare a download that was given up in the midst of the large file."""
-    from mock_server import Cut
-
-    setting.hub.fault(Cut(after=3 * MiB), path=BIG, range=None)
-    run_here(setting.get("--retries", "1"))
-    setting.hub.clear_faults()
+    """Prepare a partial: one block is right, one is vouched for and lost its bytes, one never came."""
+    data = FILES[BIG]
+    area = HubCache.for_repo(Disk(), setting.place / "cache", "model", REPO).area
+    with Partial.open(Disk(), area, laws.digest_of(data, lfs=True), len(data)) as partial:
+        first, second = partial.tiling.block(0), partial.tiling.block(1)
+        partial.write(data[first.start : first.stop], first.start)
+        for index, block in enumerate((first, second)):
+            partial.record(index, xxhash.xxh3_128_digest(data[block.start : block.stop]))
     return {}
 
 
@@ -139,8 +146,9 @@ def rotten(setting: Setting) -> dict[str, frozenset[bytes]]:
         data = bytes([FILES[path][0] ^ 1]) + FILES[path][1:]
         name = laws.digest_of(FILES[path], lfs=path == BIG).hex
         (setting.place / CACHE_ROOT / "blobs" / name).write_bytes(data)
-        before[f"blobs/{name}"] = frozenset([data])
-        before |= {f"snapshots/{c}/{p}": frozenset([data]) for c in commits for p in FILES if FILES[p] == FILES[path]}
+        bad = frozenset([seal(data)])
+        before[f"blobs/{name}"] = bad
+        before |= {f"snapshots/{c}/{p}": bad for c in commits for p in FILES if FILES[p] == FILES[path]}
     return before
 
 
@@ -155,7 +163,7 @@ def earlier_in_folder(setting: Setting) -> dict[str, frozenset[bytes]]:
     """Prepare a folder that holds the commit before."""
     must(setting.get_to())
     setting.hub.world.repo(REPO).commit(CHANGED)
-    return {path: frozenset([FILES[path]]) for path in CHANGED}
+    return {path: frozenset([seal(FILES[path])]) for path in CHANGED}
 
 
 def in_cache(setting: Setting) -> dict[str, frozenset[bytes]]:

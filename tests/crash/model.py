@@ -8,9 +8,11 @@ every journalling file system writes it in one transaction.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 PAGE = 4096
@@ -109,9 +111,12 @@ class Choice:
 
 
 KEPT = Choice("kept", "kept")  # as after a SIGKILL
-FIXED = tuple(
-    Choice(names, data)
-    for names, data in [("lost", "lost"), ("kept", "kept"), ("kept", "lost"), ("kept", "zeros"), ("lost", "kept")]
+FIXED = (
+    Choice("lost", "lost"),
+    KEPT,
+    Choice("kept", "lost"),
+    Choice("kept", "zeros"),
+    Choice("lost", "kept"),
 )
 
 
@@ -127,6 +132,7 @@ class File:
     def __init__(self, make: Callable[[], bytes], *, mtime_ns: int = 0, number: int = 0) -> None:
         self._make = make
         self._data: bytes | None = None
+        self._seal: bytes | None = None
         self.mtime_ns = mtime_ns
         self.number = number
 
@@ -136,6 +142,18 @@ class File:
         if self._data is None:
             self._data = self._make()
         return self._data
+
+    @property
+    def seal(self) -> bytes:
+        """What stands for the content where contents are compared."""
+        if self._seal is None:
+            self._seal = seal(self.data)
+        return self._seal
+
+
+def seal(data: bytes) -> bytes:
+    """Return the sha256 of the bytes."""
+    return hashlib.sha256(data).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +187,7 @@ class _Inode:
     synced: bytes = b""
     pending: list[Bytes] = field(default_factory=list)
     mtime_ns: int = 0
+    settled: File | None = None  # while nothing is pending: every state has the same
 
 
 class History:
@@ -206,6 +225,7 @@ class History:
             case Write(file=file) | Resize(file=file):
                 inode = self._files[self._numbers[file]]
                 inode.pending.append(operation)
+                inode.settled = None
                 inode.mtime_ns = operation.mtime_ns
             case Sync(file):
                 _settle(self._files[self._numbers[file]])
@@ -285,19 +305,24 @@ class History:
 
     def _file(self, node: int, choice: Choice) -> File:
         inode = self._files[node]
+        if inode.settled is not None:
+            return inode.settled
         synced, pending, seed = inode.synced, tuple(inode.pending), f"{choice.seed}/{node}"
-        # Size and time of change may be on the disk before the bytes are: a reader cannot tell by them.
-        return File(
+        file = File(
             lambda: surviving_bytes(synced, pending, choice.data, random.Random(seed)),
-            mtime_ns=inode.mtime_ns,
+            mtime_ns=inode.mtime_ns,  # also where the bytes are lost: a reader cannot tell by it
             number=inode.number,
         )
+        if not pending:
+            inode.settled = file
+        return file
 
 
 def _settle(inode: _Inode) -> None:
     if inode.pending:
         inode.synced = surviving_bytes(inode.synced, inode.pending, "kept", random.Random(0))
         inode.pending.clear()
+        inode.settled = None
 
 
 def _kept_names(choice: Choice, loose: Sequence[int], rng: random.Random) -> Sequence[int]:
@@ -349,4 +374,4 @@ def surviving_bytes(
 def pages(offset: int, size: int) -> list[tuple[int, int]]:
     """Return the range cut at the bounds of pages."""
     cuts = [offset, *range((offset // PAGE + 1) * PAGE, offset + size, PAGE), offset + size]
-    return [(start, stop) for start, stop in zip(cuts, cuts[1:], strict=False) if start < stop]
+    return [(start, stop) for start, stop in pairwise(cuts) if start < stop]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +41,12 @@ def states(operations: Sequence[Operation], rng: random.Random, *, chances: int)
             yield State(done=done, choice=choice, tree=history.after(choice))
 
 
-def final(operations: Sequence[Operation], choice: Choice) -> State:
-    """Return what a power cut after the last operation leaves."""
+def final(operations: Sequence[Operation]) -> Callable[[Choice], State]:
+    """Return what tells the state that a power cut after the last operation leaves."""
     history = History()
     for operation in operations:
         history.apply(operation)
-    return State(done=len(operations), choice=choice, tree=history.after(choice))
+    return lambda choice: State(done=len(operations), choice=choice, tree=history.after(choice))
 
 
 def put(state: State, place: Path, disk: RecordingDisk) -> None:
@@ -79,11 +79,11 @@ def put(state: State, place: Path, disk: RecordingDisk) -> None:
 
 
 def _after_boot(path: Path, data: bytes) -> bytes:
-    if path.name.partition(".")[0] != "owner" or path.parent.parent.name != "partial":
+    if path.parent.parent.name != "partial" or not data.startswith(b'{"boot"'):
         return data
     try:
         return json.dumps({**json.loads(data), "boot": _OTHER_BOOT}).encode() + b"\n"
-    except (ValueError, TypeError):
+    except ValueError:  # torn
         return data
 
 

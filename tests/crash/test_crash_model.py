@@ -113,7 +113,7 @@ def test_two_names_of_one_file_have_one_content() -> None:
 
 
 def test_bytes_are_torn_at_pages_only() -> None:
-    pending = [Resize(1, 4 * PAGE), Write(1, 100, b"x" * 2 * PAGE)]
+    pending: list[Write | Resize] = [Resize(1, 4 * PAGE), Write(1, 100, b"x" * 2 * PAGE)]
     seen = set()
     for seed in range(300):
         data = surviving_bytes(b"", pending, "torn", random.Random(seed))

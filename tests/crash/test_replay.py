@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import random
-import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 
 from fetchverify.store.diskerrors import AnyPath
-from mock_server import MockHub
 from tests.crash import laws, recorder, replay
-from tests.crash.commands import BIG, CASES, REPO, Case, Setting, clean_environment, fetched, must, new_world
+from tests.crash.commands import BIG, CASES, REPO, Case, Setting, fetched, must
 from tests.crash.model import FIXED, KEPT, File, Tree, random_choice
 from tests.crash.recorder import RecordingDisk
 from tests.tally import Chance, Count
-
-
-@pytest.fixture
-def setting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
-    for name, value in clean_environment().items():
-        monkeypatch.setenv(name, value)
-    memory = Path("/dev/shm")
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30  # real syncs cost more than all the rest
-    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as place, MockHub(new_world()) as hub:
-        yield Setting(hub=hub, place=Path(place))
 
 
 def record(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 from mock_server import MiB, MockHub, Seeded, Trickle, World
 from mock_server.world import FileValue
+from tests.tally import Chance, Count
 
 SIZE = 96 * MiB
 BLOCK = 8 * MiB
@@ -51,7 +51,7 @@ def wait_for_blocks(process: subprocess.Popen[str], cache: Path, blocks: int) ->
 
 
 @pytest.mark.parametrize("connections", [1, 4, 16])
-def test_a_killed_download_goes_on_at_its_blocks(hub: MockHub, tmp_path: Path, connections: int) -> None:
+def test_a_killed_download_goes_on_at_its_blocks(hub: MockHub, tmp_path: Path, connections: int, count: Count) -> None:
     """At most one unfinished block a connection is paid for twice, whatever the number of connections next time."""
     hub.fault(Trickle(rate=24 * MiB), path="w.bin")
     first = start(hub, tmp_path)
@@ -69,13 +69,14 @@ def test_a_killed_download_goes_on_at_its_blocks(hub: MockHub, tmp_path: Path, c
     assert SIZE - kept * BLOCK == next(o["fetched"] for o in report["outcomes"] if o["path"] == "w.bin")
     assert Seeded(SIZE, seed="w").read(0, SIZE) == (Path(report["target"]) / "w.bin").read_bytes()
     assert not list(tmp_path.glob("models--org--model/.fetchverify/partial/*"))
+    count("kills survived")
 
 
-def test_many_kills_at_random_moments_still_end_whole(hub: MockHub, tmp_path: Path) -> None:
+def test_many_kills_at_random_moments_still_end_whole(
+    hub: MockHub, tmp_path: Path, chance: Chance, count: Count
+) -> None:
     """Whenever the process dies, readers see nothing or the whole file, and the sum of what is sent stays bounded."""
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = chance.rng
     hub.fault(Trickle(rate=64 * MiB), path="w.bin")
     content, kills, last = Seeded(SIZE, seed="w").read(0, SIZE), 0, None
     for _ in range(60):
@@ -95,8 +96,9 @@ def test_many_kills_at_random_moments_still_end_whole(hub: MockHub, tmp_path: Pa
         if last.returncode == 0:
             break
     assert last is not None
-    assert 0 == last.returncode, seed
+    assert 0 == last.returncode
     assert kills
+    count("kills survived", kills)
     assert hub.ledger.bytes_sent("w.bin") <= SIZE + kills * 4 * 2 * BLOCK
 
 

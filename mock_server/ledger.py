@@ -43,12 +43,16 @@ class Ledger:
 
     Bytes are counted just before they are given to the socket and taken back if it refuses them, so that a
     client that holds the last byte of a body finds it counted.
+
+    Attributes:
+        faulty: answers that a fault made wrong, since the start; `clear` leaves it as it is.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._records: dict[int, Record] = {}
         self._next = 0
+        self.faulty = 0
         self._connections: list[tuple[Origin, int]] = []
         self._file: TextIO | None = None
 
@@ -73,6 +77,8 @@ class Ledger:
     def answer(self, number: int, *, status: int, faults: tuple[str, ...]) -> None:
         """Note what is about to be sent."""
         self._change(number, lambda record: replace(record, status=status, faults=faults))
+        with self._lock:
+            self.faulty += bool(faults)
 
     def sent(self, number: int, count: int) -> None:
         """Count body bytes."""

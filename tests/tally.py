@@ -55,7 +55,7 @@ def summed(stats: Reports) -> Counter[str]:
     totals: Counter[str] = Counter()
     for reports in stats.values():
         for report in reports:
-            if getattr(report, "when", None) == "teardown" or not hasattr(report, "user_properties"):
+            if getattr(report, "when", None) != "teardown":  # the last of a test's reports has what all phases counted
                 continue
             for name, number in report.user_properties:
                 if name.startswith(_PREFIX):

@@ -1,5 +1,7 @@
 """Runs the command line in a process that meets its end before one of its writes.
 
+`python -m tests.crash.doomed FATE N -- get org/model`: FATE is `kill` (SIGKILL before the Nth operation) or the mount
+point whose power is cut there; the process then goes on and has to find out by itself.
 """
 
 from __future__ import annotations

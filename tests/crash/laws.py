@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -16,6 +17,7 @@ from fetchverify.core.manifest import Digest
 from tests.crash.model import Dir, File, Link, Tree, seal
 
 Problems: TypeAlias = list[str]
+_BLOB = re.compile(r"(^|/)(models|datasets|spaces)--[^/]+/blobs/([0-9a-f]{40}|[0-9a-f]{64})$")
 LISTING = ".cache/huggingface/download"
 
 
@@ -161,6 +163,19 @@ def missing_from_folder(tree: Tree, root: str, promise: Promise) -> Problems:
         for path in promise.files
         if not isinstance(found := tree.get(f"{root}/{path}"), File) or found.seal != promise.seals[path]
     ]
+
+
+def unproved_bytes(tree: Tree, promise: Promise | None = None) -> int:
+    """Return the bytes that lie in any cache under a digest that is not theirs, but for those of before."""
+    excused = set() if promise is None else {one for seals in promise.before.values() for one in seals}
+    return sum(
+        len(node.data)
+        for path, node in tree.items()
+        if isinstance(node, File)
+        and _BLOB.search(path)
+        and not is_named(node, path.rpartition("/")[2])
+        and node.seal not in excused
+    )
 
 
 def still_to_fetch(tree: Tree, area: str, promise: Promise, path: str) -> int:

@@ -90,6 +90,10 @@ class Case:
         problems = laws.cache_problems(tree, CACHE_ROOT, promise)
         return problems + (laws.folder_problems(tree, "here", promise) if self.into == "folder" else [])
 
+    def unproved(self, tree: Tree, promise: laws.Promise) -> int:
+        """Return the bytes that were published without being what was promised."""
+        return laws.newly_unproved_bytes(tree, promise, "here" if self.into == "folder" else None)
+
     def missing(self, tree: Tree, promise: laws.Promise) -> laws.Problems:
         """Return what a run that ended well owes."""
         if self.into == "folder":

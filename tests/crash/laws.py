@@ -165,17 +165,28 @@ def missing_from_folder(tree: Tree, root: str, promise: Promise) -> Problems:
     ]
 
 
-def unproved_bytes(tree: Tree, promise: Promise | None = None) -> int:
-    """Return the bytes that lie in any cache under a digest that is not theirs, but for those of before."""
-    excused = set() if promise is None else {one for seals in promise.before.values() for one in seals}
-    return sum(
-        len(node.data)
-        for path, node in tree.items()
-        if isinstance(node, File)
-        and _BLOB.search(path)
-        and not is_named(node, path.rpartition("/")[2])
-        and node.seal not in excused
-    )
+def unproved_bytes(tree: Tree) -> int:
+    """Return the bytes that lie in any cache under a digest that is not theirs."""
+    return sum(len(node.data) for _, node in _unproved(tree))
+
+
+def _unproved(tree: Tree) -> Iterator[tuple[str, File]]:
+    for path, node in tree.items():
+        if isinstance(node, File) and _BLOB.search(path) and not is_named(node, path.rpartition("/")[2]):
+            yield path, node
+
+
+def newly_unproved_bytes(tree: Tree, promise: Promise, folder: str | None) -> int:
+    """Return the bytes that a run published and that are not what was promised, in the cache and in `folder`."""
+    bad = {node.seal: len(node.data) for _, node in _unproved(tree)}
+    for path in promise.files if folder is not None else ():
+        found = tree.get(f"{folder}/{path}")
+        if isinstance(found, File) and not promise.allows(found, path, path):
+            bad[found.seal] = len(found.data)
+    for seals in promise.before.values():
+        for one in seals:
+            bad.pop(one, None)
+    return sum(bad.values())
 
 
 def still_to_fetch(tree: Tree, area: str, promise: Promise, path: str) -> int:

@@ -40,21 +40,22 @@ class RecordingDisk(Disk):
         self._note_what_is_there()
 
     def _note_what_is_there(self) -> None:
+        names: dict[int, str] = {}
         for folder, folders, files in os.walk(self._root):
-            for name in folders:
-                self.operations.append(model.MakeDir(self._below(f"{folder}/{name}")))
-            for name in files:
-                path = f"{folder}/{name}"
-                found = os.lstat(path)
+            for name in sorted(folders + files):
+                path = self._below(f"{folder}/{name}")
+                found = os.lstat(f"{folder}/{name}")
                 if stat.S_ISLNK(found.st_mode):
-                    self.operations.append(model.Symlink(self._below(path), os.readlink(path)))
-                elif found.st_ino in self._numbers and found.st_nlink > 1:
-                    raise NotImplementedError(path)  # no layout has hard links before it is recorded
+                    self._note(model.Symlink(path, os.readlink(f"{folder}/{name}")))
+                elif stat.S_ISDIR(found.st_mode):
+                    self._note(model.MakeDir(path))
+                elif found.st_ino in names:
+                    self._note(model.HardLink(names[found.st_ino], path))
                 else:
-                    number = self._new(found.st_ino)
-                    self.operations.append(model.Create(self._below(path), number))
-                    self.operations.append(model.Write(number, 0, Path(path).read_bytes(), found.st_mtime_ns))
-        self.operations.append(model.Settle())
+                    names[found.st_ino] = path
+                    data, number = Path(folder, name).read_bytes(), self._new(found.st_ino)
+                    self._note(model.Create(path, number), model.Write(number, 0, data, found.st_mtime_ns))
+        self._note(model.Settle())
 
     def _below(self, path: AnyPath) -> str:
         path = os.path.abspath(path)  # not resolved: the last part may be the link that is meant

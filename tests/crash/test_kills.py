@@ -25,20 +25,22 @@ def test_killed_before_any_write_nobody_is_misled_and_a_re_run_ends_well(
         name = names[chance.rng.randrange(len(names))]
         numbers = [chance.rng.randint(1, MOST_OPERATIONS) for _ in range(KILLS_IN_A_ROW)]
         with MockHub(new_world()) as hub, tempfile.TemporaryDirectory(dir=setting.place) as place:
-            count("kills survived", try_one(Setting(hub=hub, place=Path(place)), CASES[name], name, numbers))
+            try_one(Setting(hub=hub, place=Path(place)), CASES[name], name, numbers, count)
 
 
-def try_one(here: Setting, case: Case, name: str, numbers: list[int]) -> int:
-    promise = case.promise(here, case.prepare(here))
-    kills = 0
+def try_one(here: Setting, case: Case, name: str, numbers: list[int], count: Count) -> None:
+    before = case.prepare(here)
+    promise = case.promise(here, before)
     for number in numbers:
         words = [sys.executable, "-m", "tests.crash.doomed", "kill", str(number), "--", *case.words(here)]
         done = subprocess.run(words, capture_output=True, timeout=60, check=False)
-        assert [] == case.misled(scan(here.place), promise), (name, number)
+        found = scan(here.place)
+        count("bytes published unproved", case.unproved(found, promise))
+        assert [] == case.misled(found, promise), (name, number)
         if done.returncode == 0:
             break
         assert -9 == done.returncode, done.stdout
-        kills += 1
+        count("kills survived")
     left = scan(here.place)
     owed = {path: case.most_to_fetch(left, promise, path) for path in promise.files}
     lines = must(case.words(here))
@@ -46,4 +48,3 @@ def try_one(here: Setting, case: Case, name: str, numbers: list[int]) -> int:
     assert [] == case.missing(found, promise) + case.misled(found, promise), (name, numbers)
     for path, size in fetched(lines):
         assert size <= owed[path], (name, numbers)
-    return kills

@@ -74,6 +74,7 @@ def try_one(setting: Setting, kind: str, case: Case, name: str, rng: random.Rand
             disk.boot()
             count("real power cuts survived")
             found = scan(disk.where)
+            count("bytes published unproved", case.unproved(found, promise))
             problems = case.misled(found, promise)
             if code == 0:
                 problems += case.missing(found, promise)

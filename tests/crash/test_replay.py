@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from fetchverify.store.disk import Disk
 from fetchverify.store.diskerrors import AnyPath
 from tests.crash import laws, recorder, replay
 from tests.crash.commands import BIG, CASES, REPO, Case, Setting, fetched, must
@@ -57,21 +58,39 @@ def test_a_power_cut_at_any_operation_misleads_nobody_and_a_re_run_ends_well(
     """Every prefix, with unsynced writes lost, torn or reordered; from a sample of the states the run goes on."""
     case = CASES[name]
     disk, promise = record(setting, case)
+    sample = sift(case, disk, promise, chance.rng, 12 * chance.rounds, 14 * chance.rounds, count)
+    for number, state in enumerate(sample):
+        again = go_on(setting, case, disk, promise, state, recorded=number % 7 == 0)
+        count("re-runs from such a state")
+        if isinstance(again, RecordingDisk):
+            # The power fails once more, while the run goes on from where it failed before.
+            sift(case, again, promise, chance.rng, 12, 0, count)
+
+
+def sift(
+    case: Case,
+    disk: RecordingDisk,
+    promise: laws.Promise,
+    rng: random.Random,
+    chances: int,
+    size: int,
+    count: Count,
+) -> list[replay.State]:
+    """Hold every state after every prefix against the laws of readers; return a random sample of the states."""
     prefixes, states, sample = set(), 0, list[replay.State]()
-    for state in replay.states(disk.operations, chance.rng, chances=12 * chance.rounds):
-        problems = case.misled(state.tree, promise)
-        assert [] == problems, (str(state), disk.operations[max(0, state.done - 5) : state.done])
+    for state in replay.states(disk.operations, rng, chances=chances):
+        unproved, problems = case.unproved(state.tree, promise), case.misled(state.tree, promise)
+        count("bytes published unproved", unproved)
+        assert (0, []) == (unproved, problems), (str(state), disk.operations[max(0, state.done - 5) : state.done])
         prefixes.add(state.done)
         states += 1
-        if len(sample) < (runs := 14 * chance.rounds):  # every state has the same chance to be in the sample
+        if len(sample) < size:  # every state has the same chance to be in the sample
             sample.append(state)
-        elif (spot := chance.rng.randrange(states)) < runs:
+        elif (spot := rng.randrange(states)) < size:
             sample[spot] = state
     count("prefixes replayed", len(prefixes))
     count("states after a power cut", states)
-    for state in sample:
-        go_on(setting, case, disk, promise, state)
-    count("re-runs from such a state", len(sample))
+    return sample
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -85,18 +104,29 @@ def test_what_a_run_reported_is_there_after_a_power_cut(setting: Setting, name: 
         assert [] == case.missing(state.tree, promise) + case.misled(state.tree, promise), str(state)
 
 
-def go_on(setting: Setting, case: Case, disk: RecordingDisk, promise: laws.Promise, state: replay.State) -> None:
-    """Put the state on a disk, have the hub's client read it, and run the same command again."""
+def go_on(
+    setting: Setting,
+    case: Case,
+    disk: RecordingDisk,
+    promise: laws.Promise,
+    state: replay.State,
+    *,
+    recorded: bool = False,
+) -> Disk:
+    """Put the state on a disk, have the hub's client read it, and run the same command again; return what it used."""
     with tempfile.TemporaryDirectory(dir=setting.place) as place:
         here = setting.elsewhere(Path(place))
         replay.put(state, here.place, disk)
         the_hub_is_content(here.place / "cache", promise)
-        lines = must(case.words(here))
+        with pytest.MonkeyPatch.context() as patch:
+            recorder.use(patch, again := RecordingDisk(here.place) if recorded else Disk())
+            lines = must(case.words(here))
         found = recorder.scan(here.place)
         assert [] == case.missing(found, promise) + case.misled(found, promise), str(state)
         for path, size in fetched(lines):
             assert size <= case.most_to_fetch(state.tree, promise, path), (path, str(state))
         the_hub_is_content(here.place / "cache", promise)
+        return again
 
 
 def the_hub_is_content(cache: Path, promise: laws.Promise) -> None:

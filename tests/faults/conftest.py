@@ -18,7 +18,7 @@ def _tally(request: pytest.FixtureRequest, tmp_path: Path, count: Count) -> Iter
     hub = request.getfixturevalue("hub") if "hub" in request.fixturenames else None
     yield
     if isinstance(hub, MockHub):
-        count("faulty answers", hub.ledger.faulty)
+        count("faults tried", hub.ledger.faulty)
     unproved = unproved_bytes(scan(tmp_path))
     count("bytes published unproved", unproved)
     assert 0 == unproved

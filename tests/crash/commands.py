@@ -9,10 +9,11 @@ import contextlib
 import io
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import xxhash
 
@@ -38,6 +39,9 @@ FILES: dict[str, bytes] = {
 CHANGED = {"config.json": b'{"architectures": ["Other"]}\n', MIDDLE: Seeded(1100 * KiB, seed="m2").read(0, 1100 * KiB)}
 
 
+Into: TypeAlias = Literal["cache", "folder", "clone"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """A Hub, and the folder in which a command may write."""
@@ -54,6 +58,10 @@ class Setting:
         """Return the words of a `get` into a folder."""
         return self.get("--to", str(self.place / "here"), *more)
 
+    def pull(self, *more: str) -> list[str]:
+        """Return the words of a `pull` in a clone."""
+        return ["pull", str(self.place / "here"), "--cache-dir", str(self.place / "cache"), "--json", *more]
+
     def elsewhere(self, place: Path) -> Setting:
         """Return the same Hub with another folder."""
         return Setting(hub=self.hub, place=place)
@@ -67,11 +75,13 @@ class Case:
         words: its command line.
         prepare: makes what lies there before; returns the bytes that a reader may see besides those promised.
         into: which layout's laws hold.
+        slow: it has to wait for clocks; fewer re-runs are made.
     """
 
     words: Callable[[Setting], list[str]]
     prepare: Callable[[Setting], dict[str, frozenset[bytes]]]
-    into: str = "cache"
+    into: Into = "cache"
+    slow: bool = False
 
     def promise(self, setting: Setting, before: dict[str, frozenset[bytes]]) -> laws.Promise:
         """Return what the Hub promises at its branch `main`."""
@@ -88,28 +98,35 @@ class Case:
     def misled(self, tree: Tree, promise: laws.Promise) -> laws.Problems:
         """Return where a reader could be misled, in the target and in the cache beside it."""
         problems = laws.cache_problems(tree, CACHE_ROOT, promise)
-        return problems + (laws.folder_problems(tree, "here", promise) if self.into == "folder" else [])
+        if self.into != "cache":
+            problems += laws.folder_problems(tree, "here", promise)
+        if self.into == "clone":
+            problems += [f"{path} is gone" for path in promise.files if f"here/{path}" not in tree]
+        return problems
 
     def unproved(self, tree: Tree, promise: laws.Promise) -> int:
         """Return the bytes that were published without being what was promised."""
-        return laws.newly_unproved_bytes(tree, promise, "here" if self.into == "folder" else None)
+        return laws.newly_unproved_bytes(tree, promise, None if self.into == "cache" else "here")
 
     def missing(self, tree: Tree, promise: laws.Promise) -> laws.Problems:
         """Return what a run that ended well owes."""
-        if self.into == "folder":
-            return laws.missing_from_folder(tree, "here", promise)
-        return laws.missing_from_cache(tree, CACHE_ROOT, promise)
+        if self.into == "cache":
+            return laws.missing_from_cache(tree, CACHE_ROOT, promise)
+        return laws.missing_from_folder(tree, "here", promise)
 
     def most_to_fetch(self, tree: Tree, promise: laws.Promise, path: str) -> int:
         """Return the bytes of a file that a run may fetch, given what lies there."""
-        digest = promise.digest(path)
-        spots = [f"{CACHE_ROOT}/blobs/{digest.hex}"]
-        if self.into == "folder":
-            spots.append(f"here/{path}")
+        spots = [f"{CACHE_ROOT}/blobs/{promise.digest(path).hex}", f"here/{path}"]
         if any(isinstance(n := tree.get(spot), File) and n.seal == promise.seals[path] for spot in spots):
             return 0
-        area = "here/.fetchverify" if self.into == "folder" else f"{CACHE_ROOT}/.fetchverify"
-        return laws.still_to_fetch(tree, area, promise, path)
+        return laws.still_to_fetch(tree, _AREAS[self.into], promise, path)
+
+
+_AREAS: dict[Into, str] = {
+    "cache": f"{CACHE_ROOT}/.fetchverify",
+    "folder": "here/.fetchverify",
+    "clone": "here/.git/fetchverify",
+}
 
 
 def new_world() -> World:
@@ -170,6 +187,18 @@ def earlier_in_folder(setting: Setting) -> dict[str, frozenset[bytes]]:
     return {path: frozenset([seal(FILES[path])]) for path in CHANGED}
 
 
+def cloned(setting: Setting) -> dict[str, frozenset[bytes]]:
+    """Prepare a clone that holds pointers."""
+    env = clean_environment() | {
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+    }
+    words = ["git", "clone", "-q", f"{setting.hub.endpoint}/{REPO}", str(setting.place / "here")]
+    subprocess.run(words, env=env, check=True, timeout=60)
+    return {path: frozenset([seal((setting.place / "here" / path).read_bytes())]) for path in (BIG, MIDDLE)}
+
+
 def in_cache(setting: Setting) -> dict[str, frozenset[bytes]]:
     """Prepare a cache that holds everything."""
     must(setting.get())
@@ -184,6 +213,7 @@ CASES = {
     "get --to": Case(words=Setting.get_to, prepare=nothing, into="folder"),
     "get --to, out of the cache": Case(words=Setting.get_to, prepare=in_cache, into="folder"),
     "get --to, of a later commit": Case(words=Setting.get_to, prepare=earlier_in_folder, into="folder"),
+    "pull": Case(words=Setting.pull, prepare=cloned, into="clone", slow=True),
 }
 
 # --- running

@@ -58,7 +58,7 @@ def test_a_power_cut_at_any_operation_misleads_nobody_and_a_re_run_ends_well(
     """Every prefix, with unsynced writes lost, torn or reordered; from a sample of the states the run goes on."""
     case = CASES[name]
     disk, promise = record(setting, case)
-    sample = sift(case, disk, promise, chance.rng, 12 * chance.rounds, 14 * chance.rounds, count)
+    sample = sift(case, disk, promise, chance.rng, 12 * chance.rounds, (3 if case.slow else 14) * chance.rounds, count)
     for number, state in enumerate(sample):
         again = go_on(setting, case, disk, promise, state, recorded=number % 7 == 0)
         count("re-runs from such a state")

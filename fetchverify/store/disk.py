@@ -15,6 +15,8 @@ from fetchverify.errors import DiskError
 from fetchverify.store.diskerrors import AnyPath, disk_error
 from fetchverify.store.rawdisk import RawDisk
 
+TEMPORARY = ".fv-"  # how the names of temporary files begin
+
 
 class Disk(RawDisk):
     """Durable writes, passed around as an instance so that a test can record them and replay a crash.
@@ -124,4 +126,4 @@ class Disk(RawDisk):
 
 def temporary_name(folder: AnyPath) -> Path:
     """Return a fresh name in `folder`; it tells its process, so that orphans can be recognized."""
-    return Path(folder) / f".fv-{os.getpid()}-{secrets.token_hex(6)}"
+    return Path(folder) / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}"

@@ -28,7 +28,8 @@ from fetchverify.store.disk import Disk, temporary_name
 LOCAL_FILE_SYSTEMS = frozenset(
     {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "bcachefs", "f2fs", "jfs", "tmpfs", "ramfs", "overlay"}
 )
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+# What `link` says where the file system has no second names.
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _MOST_RECORDS = 100_000  # a chain longer than any number of restarts: somebody built a circle
 
 
@@ -269,7 +270,7 @@ def claim(disk: Disk, folder: Path, tenancy: Tenancy, me: Owner) -> Hold | None:
         try:
             disk.link(temporary, folder / tenancy.next_name)
         except DiskError as error:
-            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _NO_LINKS:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in NO_LINKS:
                 raise
             # FAT, some FUSE: the name is as exclusive, but may be seen empty for a moment, which says "unknown".
             named = disk.create(folder / tenancy.next_name)

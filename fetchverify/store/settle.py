@@ -7,20 +7,21 @@ import stat
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from fetchverify.core.gitindex import ForeignIndexError, StatData, with_stats
 from fetchverify.core.manifest import Digest, RemoteFile
-from fetchverify.errors import DiskError, LockedError
+from fetchverify.errors import DiskError
 from fetchverify.store.clone import Clone, Entry
 from fetchverify.store.disk import Disk, temporary_name
+from fetchverify.store.indexlock import release_dead, replace_index
 from fetchverify.store.proofs import Proofs
 
 # `reflink`: where the file system can, else not at all.
 StoreMode: TypeAlias = Literal["none", "reflink", "link", "copy"]
 
-_LOCK_S = 10.0
 _STEP_S = 0.05
 # A clock that lags behind its file server's by more is not worth waiting for.
 _MOST_RACE_S = 3.0
@@ -124,45 +125,20 @@ def refresh_index(disk: Disk, clone: Clone, files: Mapping[RemoteFile, Entry], p
             continue
         if proofs.knows(file.digest, found):
             stats[entry.path] = (entry.blob_id, _stat_data(found))
-    lock = clone.index.with_name("index.lock")
-    fd = _lock(disk, lock)
-    try:
-        try:
-            before, index = clone.index.stat(), clone.index.read_bytes()
-            racy_from = before.st_mtime_ns // 1_000_000_000
-            patched = with_stats(index, stats, racy_from_s=racy_from, id_bytes=clone.id_bytes)
-            if patched != index:
-                newest = max(data.mtime_ns for _, data in stats.values()) // 1_000_000_000
-                _write_after(disk, fd, patched, newest)
-                disk.fsync(fd)
-                disk.set_mode(lock, stat.S_IMODE(before.st_mode))
-        except OSError as error:
-            raise DiskError(f"cannot read `{clone.index}`: {error.strerror}") from error
-        finally:
-            disk.close(fd)
-        if patched == index:
-            return False
-        disk.rename(lock, clone.index)
-        return True
-    finally:
-        disk.unlink(lock, missing_ok=True)
-
-
-def _lock(disk: Disk, lock: Path) -> int:
-    """Return a descriptor of the index's lock file, as git takes it."""
-    until = time.monotonic() + _LOCK_S
+    release_dead(disk, clone.index)
     while True:
         try:
-            return disk.create(lock)
-        except DiskError as error:
-            if not isinstance(error.__cause__, FileExistsError):
-                raise
-            if time.monotonic() > until:
-                raise LockedError(
-                    f"another git command holds `{lock}`; the files are in place, `git status` does not know it yet",
-                    hint="when it is through, run the same command again; if it crashed, remove that file",
-                ) from error
-        time.sleep(_STEP_S)
+            before, index = clone.index.stat(), clone.index.read_bytes()
+        except OSError as error:
+            raise DiskError(f"cannot read `{clone.index}`: {error.strerror}") from error
+        racy_from = before.st_mtime_ns // 1_000_000_000
+        patched = with_stats(index, stats, racy_from_s=racy_from, id_bytes=clone.id_bytes)
+        if patched == index:
+            return False
+        newest = max(data.mtime_ns for _, data in stats.values()) // 1_000_000_000
+        if replace_index(disk, clone.index, before, partial(_write_after, disk, data=patched, newest_s=newest)):
+            return True
+        # git was faster: what it wrote is what has to be patched
 
 
 def _write_after(disk: Disk, fd: int, data: bytes, newest_s: int) -> None:

@@ -62,6 +62,11 @@ class Setting:
         """Return the words of a `pull` in a clone."""
         return ["pull", str(self.place / "here"), "--cache-dir", str(self.place / "cache"), "--json", *more]
 
+    def get_locked(self) -> list[str]:
+        """Return the words of a `get` of what a lock file pins."""
+        _, _, *options = self.get("--locked", str(self.place / "models.lock"))
+        return ["get", *options]
+
     def elsewhere(self, place: Path) -> Setting:
         """Return the same Hub with another folder."""
         return Setting(hub=self.hub, place=place)
@@ -199,6 +204,12 @@ def cloned(setting: Setting) -> dict[str, frozenset[bytes]]:
     return {path: frozenset([seal((setting.place / "here" / path).read_bytes())]) for path in (BIG, MIDDLE)}
 
 
+def pinned(setting: Setting) -> dict[str, frozenset[bytes]]:
+    """Prepare a lock file that pins the repo."""
+    must(["lock", REPO, "--endpoint", setting.hub.endpoint, "-o", str(setting.place / "models.lock"), "--json"])
+    return {}
+
+
 def in_cache(setting: Setting) -> dict[str, frozenset[bytes]]:
     """Prepare a cache that holds everything."""
     must(setting.get())
@@ -210,6 +221,7 @@ CASES = {
     "get, resumed": Case(words=Setting.get, prepare=partly),
     "get, of a later commit": Case(words=Setting.get, prepare=earlier_in_cache),
     "get, over rotten blobs": Case(words=Setting.get, prepare=rotten),
+    "get --locked": Case(words=Setting.get_locked, prepare=pinned),
     "get --to": Case(words=Setting.get_to, prepare=nothing, into="folder"),
     "get --to, out of the cache": Case(words=Setting.get_to, prepare=in_cache, into="folder"),
     "get --to, of a later commit": Case(words=Setting.get_to, prepare=earlier_in_folder, into="folder"),

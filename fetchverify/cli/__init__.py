@@ -92,6 +92,17 @@ def _bug(error: Exception, voice: Voice) -> int:
     return ExitCode.BUG
 
 
+def _failing_disk(error: Exception, voice: Voice) -> int | None:
+    """Say that a disk fails, where that is what the error says: any look at a path may find out first."""
+    from fetchverify.store.diskerrors import failing_disk
+
+    found = failing_disk(error)
+    if found is None:
+        return None
+    voice.error(found.message, hint=found.hint, exit_code=found.exit_code)
+    return found.exit_code
+
+
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     _open_standard_streams()
@@ -110,7 +121,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         voice.error("interrupted", hint=None, exit_code=ExitCode.INTERRUPTED)
         code = ExitCode.INTERRUPTED
     except Exception as error:  # the last line of defence: everything else is a bug of ours
-        code = _bug(error, voice)
+        code = _failing_disk(error, voice) or _bug(error, voice)
     try:
         sys.stdout.flush()
     except BrokenPipeError:

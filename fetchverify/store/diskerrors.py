@@ -11,6 +11,17 @@ from fetchverify.errors import DiskError
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
+# What no program can be blamed for; XFS says EIO or EUCLEAN, ext4 EROFS, NFS ESTALE when a disk is gone under them.
+_FAILING = {
+    errno.EIO,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ESTALE,
+    errno.ENODEV,
+    errno.ENXIO,
+    getattr(errno, "EUCLEAN", 117),
+}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _HINTS = {
     errno.ENOSPC: "free some space and run the same command again: what arrived is kept",
@@ -64,3 +75,14 @@ def disk_error(cause: OSError, doing: str, path: AnyPath, needed: int = 0) -> Di
             free = 0
         message += f"; {_amount(needed)} needed, {_amount(free)} free" if needed else f"; {_amount(free)} free"
     return DiskError(message, hint=_HINTS.get(code), full=code in _FULL)
+    return DiskError(message, hint=_HINTS.get(code))
+
+
+def failing_disk(error: BaseException) -> DiskError | None:
+    """Return our error where a bare `OSError`, or all of a group, says that a disk fails; None for any other."""
+    if isinstance(error, BaseExceptionGroup):
+        found = [failing_disk(one) for one in error.exceptions]
+        return found[0] if all(found) else None
+    if isinstance(error, OSError) and error.errno in _FAILING and isinstance(error.filename, str | bytes | os.PathLike):
+        return disk_error(error, "use", os.fsdecode(error.filename))
+    return None

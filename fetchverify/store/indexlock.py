@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fetchverify.errors import DiskError, LockedError
 from fetchverify.store.disk import TEMPORARY, Disk, temporary_name
+from fetchverify.store.diskerrors import disk_error
 from fetchverify.store.owner import NO_LINKS
 
 _LOCK_S = 10.0
@@ -98,7 +99,11 @@ def _wait_or_give_up(error: DiskError, lock: Path, until: float) -> None:
 def release_dead(disk: Disk, index: Path) -> None:
     """Remove what killed runs left beside the index: their names, and the lock where it is one of them."""
     lock = index.with_name("index.lock")
-    for name in list(index.parent.glob(f"{TEMPORARY}*")):
+    try:
+        names = list(index.parent.glob(f"{TEMPORARY}*"))
+    except OSError as error:
+        raise disk_error(error, "read folder", index.parent) from error
+    for name in names:
         try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:

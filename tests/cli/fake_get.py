@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 
 import anyio
 
@@ -100,6 +102,8 @@ async def play(options: get.GetOptions, emit: events.Emit) -> Report | get.DryRu
             body = {k: str(v) if v is not None else None for k, v in dataclasses.asdict(options).items()}
             emit(events.Note(level="warning", message=json.dumps(body)))
             return report(*_files(1, OutcomeKind.KEPT), changed=False)
+        case "dead-disk":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), "/mnt/x")
         case "bug":
             raise KeyError("https://u:pw@cdn.example/x?X-Signature=abc&sig=def hf_abcdefghijklmnop")
         case "slow" | "stuck" as how:

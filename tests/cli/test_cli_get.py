@@ -213,6 +213,16 @@ def test_many_failures_are_counted_and_not_scrolled() -> None:
     assert (21, "error: 10 more files failed; `--json` names all") == (err.count("error: "), err.splitlines()[-1])
 
 
+def test_a_disk_that_dies_under_a_look_is_no_bug() -> None:
+    """Reads are everywhere, and each may be the first to find out."""
+    code, out, err = run("get", "play/dead-disk")
+    assert (5, "") == (code, out)
+    assert [
+        "error: cannot use `/mnt/x`: Input/output error (EIO)",
+        "hint: the device reports failures; look at `dmesg` and at its health before trying again",
+    ] == err.splitlines()
+
+
 def test_a_bug_is_told_without_secrets_and_without_a_traceback() -> None:
     code, out, err = run("get", "play/bug")
     assert (70, "") == (code, out)

@@ -75,7 +75,6 @@ def disk_error(cause: OSError, doing: str, path: AnyPath, needed: int = 0) -> Di
             free = 0
         message += f"; {_amount(needed)} needed, {_amount(free)} free" if needed else f"; {_amount(free)} free"
     return DiskError(message, hint=_HINTS.get(code), full=code in _FULL)
-    return DiskError(message, hint=_HINTS.get(code))
 
 
 def failing_disk(error: BaseException) -> DiskError | None:

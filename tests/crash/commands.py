@@ -62,6 +62,10 @@ class Setting:
         """Return the words of a `pull` in a clone."""
         return ["pull", str(self.place / "here"), "--cache-dir", str(self.place / "cache"), "--json", *more]
 
+    def fix(self) -> list[str]:
+        """Return the words of a `fix-cache` of the whole cache."""
+        return ["fix-cache", "--endpoint", self.hub.endpoint, "--cache-dir", str(self.place / "cache"), "--json"]
+
     def get_locked(self) -> list[str]:
         """Return the words of a `get` of what a lock file pins."""
         _, _, *options = self.get("--locked", str(self.place / "models.lock"))
@@ -221,6 +225,7 @@ CASES = {
     "get, resumed": Case(words=Setting.get, prepare=partly),
     "get, of a later commit": Case(words=Setting.get, prepare=earlier_in_cache),
     "get, over rotten blobs": Case(words=Setting.get, prepare=rotten),
+    "fix-cache": Case(words=Setting.fix, prepare=rotten),
     "get --locked": Case(words=Setting.get_locked, prepare=pinned),
     "get --to": Case(words=Setting.get_to, prepare=nothing, into="folder"),
     "get --to, out of the cache": Case(words=Setting.get_to, prepare=in_cache, into="folder"),

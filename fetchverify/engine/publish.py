@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,8 +102,8 @@ class Publisher:
                 self._set_aside_all(one.fetch)
             self._layout.publish_many([(file, one.content) for one in batch for file in one.fetch.files])
 
-    async def large(self, fetch: Fetch, partial: Partial) -> None:
-        """Publish a proved partial under every path of the fetch."""
+    async def large(self, fetch: Fetch, partial: Partial, useless: Sequence[Path] = ()) -> None:
+        """Publish a proved partial under every path of the fetch, then remove what is `useless` beside it."""
 
         def work() -> None:
             data = partial.seal()
@@ -111,6 +111,8 @@ class Publisher:
             self._layout.publish_data(fetch.files, data)
             # Evidence from now on: the whole digest matched. It finds which blocks rotted, should they ever.
             keep_block_map(self._disk, self._layout.area, partial.digest, partial.landed)
+            for path in useless:
+                self._disk.unlink(path, missing_ok=True)
             partial.discard()
 
         await self._locked(fetch.files[0], work)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import anyio
 import anyio.abc
+import anyio.from_thread
 import anyio.to_thread
 
 from fetchverify import events
+from fetchverify.core.leftover import Leftover
 from fetchverify.core.manifest import Digest, Manifest, RemoteFile
 from fetchverify.core.plan import SMALL_FILE, Fetch, Keep, Link, Plan, plan_fetch
 from fetchverify.core.report import Outcome, OutcomeKind
@@ -25,6 +28,7 @@ from fetchverify.engine.run import Run, TransferOptions
 from fetchverify.engine.small import fetch_small
 from fetchverify.engine.suppliers import Choice
 from fetchverify.engine.turn import await_partial
+from fetchverify.errors import LockedError
 from fetchverify.net.transport import Locator
 from fetchverify.net.wire import Endpoint, access_hint
 from fetchverify.store.disk import Disk
@@ -191,7 +195,8 @@ class Transfer:
             )
             if partial is None:
                 return
-            end = await self._large_once(fetch, partial)
+            taken = await self.publisher.in_thread(functools.partial(self._take_leftovers, file, partial))
+            end = await self._large_once(fetch, partial, taken)
             fetched += end.fetched
             if end.failure is not None:
                 self._fail(fetch, end.failure, fetched)
@@ -217,21 +222,49 @@ class Transfer:
         plan = plan_fetch(fetch.files, seen, copies_cost_space=self._layout.copies_cost_space)
         return not (plan.fetches or plan.refusals or await self._use_what_is_there(plan))
 
-    async def _large_once(self, fetch: Fetch, partial: Partial) -> _End:
+    def _take_leftovers(self, file: RemoteFile, partial: Partial) -> list[Leftover]:
+        """Take over what others left of this file, unless they are still at it; return what was of use."""
+        taken: list[Leftover] = []
+        if self.run.options.force or not partial.takes_leftovers or not partial.landed.missing():
+            return taken
+        with suppress(LockedError), self._layout.lock(file, lambda what, waited_s: None, 0):
+            for leftover in self._layout.leftovers(file):
+                size = partial.adopt(leftover)
+                if size:
+                    taken.append(leftover)
+                    message = f"`{file.path}`: {size:,} bytes that {leftover.whose} left are taken over, to be proved"
+                    anyio.from_thread.run_sync(self._emit, events.Note(level="info", message=message))
+        return taken
+
+    async def _large_once(self, fetch: Fetch, partial: Partial, taken: Sequence[Leftover]) -> _End:
         """Fetch once; publish it, or set it aside."""
         file = fetch.files[0]
         large = LargeFile(self.run, file, partial)
         self._emit(events.FileStarted(path=file.path, size=file.size, landed=partial.landed.landed))
         self._shown[large] = (-1, -1)
-        opinion, mended = None, None
+        opinion, mended, before = None, None, 0
         try:
             digest = await large.run(self.run.options.connections)
+            if digest not in (None, file.digest.hex) and partial.adopted:
+                mended = f"{len(partial.adopted)} of {partial.tiling.count} blocks from {_whose(taken)} were bad"
+                self._emit(events.Note(level="warning", message=f"`{file.path}`: {mended}; they are fetched now"))
+                await self.publisher.in_thread(partial.refuse_leftovers)
+                before, taken = large.download.fetched, ()
+                self.run.bytes_fetched += before
+                self._shown.pop(large)
+                large = LargeFile(self.run, file, partial)
+                self._shown[large] = (-1, -1)
+                digest = await large.run(self.run.options.connections)
             if digest not in (None, file.digest.hex) and self.run.suppliers.several:
                 opinion = await SecondOpinion(self.run, file, partial, self._disk, large.choice, large.came).ask()
                 digest = file.digest.hex if opinion.proved else digest
             if digest == file.digest.hex:
-                mended = None if opinion is None else await self._mended(file, opinion, partial.tiling.count)
-                await self.publisher.large(fetch, partial)
+                mended = mended if opinion is None else await self._mended(file, opinion, partial.tiling.count)
+                # What a leftover held is proved now, with the whole file: no bad copy that would be worth keeping.
+                proved = {str(leftover.where) for leftover in taken}
+                good = replace(fetch, replaces=tuple(copy for copy in fetch.replaces if copy.where not in proved))
+                controls = [leftover.control for leftover in taken if leftover.control is not None]
+                await self.publisher.large(good, partial, controls)
             elif digest is not None:
                 givers = self._givers(large)
                 await self.publisher.quarantine_partial(partial, file, digest, ", ".join(givers) or None)
@@ -243,7 +276,7 @@ class Transfer:
         return _End(
             digest=digest,
             failure=large.failure,
-            fetched=large.download.fetched + (0 if opinion is None else opinion.fetched),
+            fetched=before + large.download.fetched + (0 if opinion is None else opinion.fetched),
             compared=opinion is not None and opinion.complete,
             mended=mended,
         )
@@ -349,6 +382,11 @@ def _merged(fetches: Iterable[Fetch]) -> list[Fetch]:
             else replace(before, files=before.files + fetch.files, replaces=before.replaces + fetch.replaces)
         )
     return list(merged.values())
+
+
+def _whose(taken: Sequence[Leftover]) -> str:
+    names = " and ".join(dict.fromkeys(leftover.whose for leftover in taken))
+    return f"a leftover of {names}" if names else "a leftover of an earlier download"
 
 
 async def _each(

@@ -10,11 +10,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
+from fetchverify.core.leftover import Leftover
 from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoPath
 from fetchverify.core.plan import Copy, Seen
 from fetchverify.core.tree import is_commit
 from fetchverify.errors import DiskError
-from fetchverify.store import localdir, trees
+from fetchverify.store import leftovers, localdir, trees
 from fetchverify.store.area import AREA_NAME, Area, real_folders
 from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache, repo_folder_name
@@ -234,6 +235,11 @@ class Folder:
             raise DiskError(why)
         *folders, name = file.path.split("/")
         return real_folders(self._disk, self._area, self._root, tuple(folders)) / name
+
+    def leftovers(self, file: RemoteFile) -> Iterable[Leftover]:
+        """Return what the hub's client, or a downloader that knows no Hub, began here."""
+        yield from leftovers.of_a_downloader(self._root / file.path, file)
+        yield from leftovers.of_the_hubs_client((self._hub_folder / "download" / file.path).parent, file)
 
     def unpublish(self, file: RemoteFile) -> Path | None:
         """Return the bad file; its metadata is gone already. A link is removed, what it leads to stays.

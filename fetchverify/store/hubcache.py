@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from fetchverify.core.leftover import Leftover
 from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoKind, RepoPath
 from fetchverify.core.plan import Copy, Seen
 from fetchverify.core.tree import is_commit
 from fetchverify.errors import UntrustedMetadataError
-from fetchverify.store import relink, sharedblobs, trees
+from fetchverify.store import leftovers, relink, sharedblobs, trees
 from fetchverify.store.area import AREA_NAME, CACHEDIR_TAG, Area, real_folders
 from fetchverify.store.disk import Disk
 from fetchverify.store.layout import How, OnWait, hub_lock
@@ -226,6 +227,10 @@ class HubCache:
         *folders, name = file.path.split("/")
         parent = real_folders(self._disk, self._area, self.root, ("snapshots", self.target.name, *folders))
         relink.link_to_blob(self._disk, self._area, parent / name, self.blob(file.digest), depth=2 + len(folders))
+
+    def leftovers(self, file: RemoteFile) -> Iterable[Leftover]:
+        """Return the partials of the hub's client."""
+        return leftovers.of_the_hubs_client(self.root / "blobs", file)
 
     def unpublish(self, file: RemoteFile) -> Path | None:
         """Remove the links to a bad blob, in all snapshots, and return the blob."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
+from fetchverify.core.leftover import Leftover
 from fetchverify.core.manifest import Commit, Manifest, RemoteFile, RepoPath
 from fetchverify.core.plan import Copy, Seen
 from fetchverify.errors import LockedError
@@ -86,6 +87,9 @@ class Layout(Protocol):
 
     def publish_many(self, contents: Sequence[tuple[RemoteFile, bytes]]) -> None:
         """Publish many small proved files at the price of few syncs."""
+
+    def leftovers(self, file: RemoteFile) -> Iterable[Leftover]:
+        """Return what others left of a download of this file; call it under the file's lock."""
 
     def unpublish(self, file: RemoteFile) -> Path | None:
         """Take bad bytes away from readers, and return where they lie, for quarantine to move.

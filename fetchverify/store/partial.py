@@ -16,9 +16,11 @@ from pathlib import Path
 import xxhash
 
 from fetchverify.core.blocks import BLOCK_SIZE, BlockMap, Tiling, encode_header, encode_record
+from fetchverify.core.leftover import Leftover, whole_blocks
 from fetchverify.core.manifest import Digest
 from fetchverify.errors import DiskError
 from fetchverify.store.disk import Disk
+from fetchverify.store.marks import Marks
 from fetchverify.store.owner import Hold, myself
 from fetchverify.store.partialdirs import (
     GONE,
@@ -57,6 +59,7 @@ class Partial:
         self._broken: DiskError | None = None
         self._data: int | None = None
         self._journal: int | None = None
+        self._leftovers = Marks(disk, folder / "leftovers")
         self.landed = BlockMap(tiling=tiling, hashes={})
 
     @classmethod
@@ -104,13 +107,19 @@ class Partial:
         self._data = self._disk.open_rw(self.path)
         self._journal = self._disk.open_rw(self._folder / "journal", append=True)
         self.landed = block_map
+        if self._leftovers.bad and self._leftovers.blocks:
+            self.refuse_leftovers()  # a run that found them bad did not come to its end
         if os.fstat(self._journal).st_size != valid:  # a torn record: what is appended behind it would be lost
             self._disk.truncate(self._journal, valid)
 
     def _take_from(self, folder: Path) -> None:
         """Copy the blocks that a foreign partial has and ours has not."""
         theirs, _ = read_journal(folder, self.tiling, self.digest.key)
-        self.take_over(folder / "data", theirs.hashes)
+        marks = Marks(self._disk, folder / "leftovers")
+        if marks.blocks or marks.bad:
+            self._leftovers.add(marks.blocks, bad=marks.bad)
+        if not marks.bad:
+            self.take_over(folder / "data", theirs.hashes)
 
     def take_over(self, data: Path, hashes: Mapping[int, bytes]) -> int:
         """Take blocks from another file of this size, those that are not here yet; return their bytes.
@@ -149,6 +158,53 @@ class Partial:
             if len(data) == len(block) and xxhash.xxh3_128_digest(data) == found:
                 self.write(data, block.start)
                 self.record(index, found)
+
+    # -- leftovers of others
+
+    @property
+    def adopted(self) -> set[int]:
+        """Blocks that came from a leftover of somebody else: the first to doubt where the whole digest differs."""
+        return self._leftovers.blocks & set(self.landed.hashes)
+
+    @property
+    def takes_leftovers(self) -> bool:
+        """False where leftovers were found bad before."""
+        return not self._leftovers.bad
+
+    def adopt(self, leftover: Leftover) -> int:
+        """Copy the whole blocks of a leftover that are not here yet; return their bytes.
+
+        Their records say what lies on this disk, as all do; that they came from elsewhere is noted, durably, first.
+        """
+        wanted = [i for i in whole_blocks(self.tiling, leftover.ranges) if i not in self.landed.hashes]
+        if not wanted or not self.takes_leftovers:
+            return 0
+        try:
+            source = os.open(leftover.where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return 0
+        copied = 0
+        try:
+            self._leftovers.add(wanted)
+            for index in wanted:
+                block = self.tiling.block(index)
+                data = os.pread(source, len(block), block.start)
+                if len(data) < len(block):
+                    break
+                self.write(data, block.start)
+                self.record(index, xxhash.xxh3_128_digest(data))
+                copied += len(data)
+        except OSError:
+            pass  # it cannot be read any further
+        finally:
+            os.close(source)
+        return copied
+
+    def refuse_leftovers(self) -> None:
+        """Forget the blocks of leftovers, durably, and take none again."""
+        self._leftovers.add((), bad=True)
+        self.drop(self._leftovers.blocks)
+        self._leftovers.clear()
 
     def _rewrite_journal(self, hashes: dict[int, bytes], *, durable: bool = True) -> None:
         """Replace the journal by one that vouches for `hashes` alone."""

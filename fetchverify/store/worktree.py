@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from fetchverify.core.leftover import Leftover
 from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoPath
 from fetchverify.core.plan import Copy, Seen
 from fetchverify.core.pointer import LONGEST_POINTER, parse_pointer
 from fetchverify.errors import DiskError
+from fetchverify.store import leftovers
 from fetchverify.store.area import AREA_NAME, Area, real_folders
 from fetchverify.store.clone import Clone, Entry
 from fetchverify.store.disk import Disk
@@ -57,6 +59,7 @@ class WorkTree:
         self._entries = entries
         self._elsewhere = copies
         self._linkable = linkable
+        self._lfs = clone.common_dir / "lfs"
         inside = clone.git_dir.stat().st_dev == clone.root.stat().st_dev
         self._ignored = not inside
         self._area = Area(disk, clone.git_dir / "fetchverify" if inside else clone.root / AREA_NAME)
@@ -213,6 +216,10 @@ class WorkTree:
             raise _meanwhile(file)
         if stat.S_IMODE(data.lstat().st_mode) != stat.S_IMODE(found.st_mode):
             self._disk.set_mode(data, stat.S_IMODE(found.st_mode))
+
+    def leftovers(self, file: RemoteFile) -> Iterable[Leftover]:
+        """Return the partials of git-lfs."""
+        return leftovers.of_git_lfs(self._lfs, file)
 
     def unpublish(self, file: RemoteFile) -> Path | None:
         """Return None: what was changed here is the user's, never evidence."""

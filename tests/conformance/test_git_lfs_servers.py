@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from mock_server import Flip, MiB, MockHub, RedirectTo, Status
+from mock_server import Flip, MiB, MockHub, RedirectTo, Status, Trickle
 from tests.conformance.clones import AWKWARD, CONTENT, SMALL, Shell, is_filled, outcomes, stored
 
 # --- where from ----------------------------------------------------------------------------------------------
@@ -183,3 +183,21 @@ def test_what_an_interrupted_run_filled_is_no_change_to_git(hub: MockHub, shell:
         assert 130 == process.wait(20)
     assert (clone / "large.safetensors").stat().st_size < 1024
     assert ("", []) == (shell.status(clone), stored(clone))
+
+
+def test_what_a_killed_git_lfs_left_is_taken_over(hub: MockHub, shell: Shell, clone: Path) -> None:
+    hub.fault(Trickle(rate=6 * MiB), path="large.safetensors")
+    incomplete = clone / ".git" / "lfs" / "incomplete"
+    argv = ["git", "lfs", "pull", "--include", "large.safetensors"]
+    with subprocess.Popen(argv, cwd=clone, env=shell.env, stdout=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 30
+        while sum(place.stat().st_size for place in incomplete.glob("*")) < 9 * MiB:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.kill()
+    hub.clear_faults()
+    hub.ledger.clear()
+    shell.report("get", ".", cwd=clone)
+    assert is_filled(clone)
+    large = [record.bytes_sent for record in hub.ledger.requests(method="GET") if record.file == "large.safetensors"]
+    assert sum(large) <= CONTENT["large.safetensors"].size - 8 * MiB

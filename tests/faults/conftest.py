@@ -19,6 +19,8 @@ def _tally(request: pytest.FixtureRequest, tmp_path: Path, count: Count) -> Iter
     yield
     if isinstance(hub, MockHub):
         count("faults tried", hub.ledger.faulty)
+    if request.node.get_closest_marker("leaves_damage"):
+        return  # done by the test itself, to what was published right
     unproved = unproved_bytes(scan(tmp_path))
     count("bytes published unproved", unproved)
     assert 0 == unproved

@@ -130,6 +130,7 @@ async def test_every_damage_is_mended_at_its_cost(hub: MockHub, repo: Cached, wr
         content_for_the_hub(hub, repo, set(FILES))
 
 
+@pytest.mark.leaves_damage
 async def test_a_dry_run_says_what_it_would_cost_and_does_nothing(hub: MockHub, repo: Cached) -> None:
     repo.flip("w.safetensors", 9 * MiB)
     repo.blob("tokenizer.json").unlink()
@@ -209,6 +210,7 @@ async def test_a_file_that_somebody_downloads_is_left_alone(hub: MockHub, repo: 
     assert not orphan.exists()
 
 
+@pytest.mark.leaves_damage
 async def test_a_commit_that_the_hub_has_no_more_is_not_lost(hub: MockHub, repo: Cached, writer: str) -> None:
     """What cannot be fetched stays, named; nothing whole goes with it."""
     os.truncate(repo.blob("w.safetensors"), 1000)

@@ -23,7 +23,7 @@ from fetchverify.events import ignore
 from mock_server import MiB, MockHub
 from tests.damage import CATALOGUE, FILES, REPO, WEIGHTS, Cached, Damage, a_world, names_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.leaves_damage]
 
 NOBODY = "http://127.0.0.1:9"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -118,3 +120,27 @@ class IncompleteError(FetchverifyError):
         super().__init__(message)
         self.report = report
         self.exit_code = report.exit_code
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Raise one error for the group that tasks end with: several files that fail alike need one message.
+
+    Raises:
+        FetchverifyError: the disk's before any other; a group without an error of ours is raised as it is.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        ours = [error for error in _leaves(group) if isinstance(error, FetchverifyError)]
+        if not ours:
+            raise
+        raise max(ours, key=lambda error: isinstance(error, DiskError)) from group
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from fetchverify.core.retry import PATIENT, patience
 from fetchverify.core.select import select
 from fetchverify.engine.run import TransferOptions
 from fetchverify.engine.transfer import Transfer
-from fetchverify.errors import AbsentError, DiskError, FetchverifyError
+from fetchverify.errors import AbsentError, DiskError
 from fetchverify.net.hub import Hub
 from fetchverify.net.wire import Endpoint
 from fetchverify.store.casefold import folds_case
@@ -87,13 +86,6 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     Raises:
         FetchverifyError: the run could not go on; partials are kept.
     """
-    try:
-        return await _run(options, emit)
-    except BaseExceptionGroup as group:
-        raise gravest(group) from group
-
-
-async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     began = time.monotonic()
     endpoint, *mirrors = Endpoint.several(options.endpoint, options.token)
     places = tuple(each.place for each in (endpoint, *mirrors))
@@ -146,10 +138,9 @@ async def _run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     )
     try:
         outcomes = await transfer.execute(plan)
-    except BaseExceptionGroup as group:
-        error = gravest(group)
-        if isinstance(error, DiskError) and error.full:
-            raise await anyio.to_thread.run_sync(_with_what_is_missing, error, layout, manifest, files, disk) from group
+    except DiskError as error:
+        if error.full:
+            raise await anyio.to_thread.run_sync(_with_what_is_missing, error, layout, manifest, files, disk) from error
         raise
     published = not any(outcome.kind.exit_code for outcome in outcomes)
     if published:
@@ -307,17 +298,3 @@ def _with_what_is_missing(
     if needed > free:
         rest += f", {free} are free: {needed - free} bytes are missing"
     return DiskError(f"{error.message}; {rest}", hint=error.hint, full=True)
-
-
-def gravest(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that the caller should hear of: one of ours where there is one, else the group itself."""
-    ours = [error for error in _leaves(group) if isinstance(error, FetchverifyError)]
-    return max(ours, key=lambda error: isinstance(error, DiskError), default=group)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from fetchverify import events
-from fetchverify.commands.get import DryRun, gravest, planned, preflight, to_dry_run
+from fetchverify.commands.get import DryRun, planned, preflight, to_dry_run
 from fetchverify.core.gitglob import split_patterns, wanted
 from fetchverify.core.gitremote import (
     Config,
@@ -33,7 +33,7 @@ from fetchverify.core.select import select
 from fetchverify.engine.audit import Auditor
 from fetchverify.engine.run import TransferOptions
 from fetchverify.engine.transfer import Transfer
-from fetchverify.errors import ExitCode, UntrustedMetadataError
+from fetchverify.errors import ExitCode, UntrustedMetadataError, ungrouped
 from fetchverify.net.lfs import LfsLocator, Nowhere
 from fetchverify.net.lfsauth import Access
 from fetchverify.net.transport import Locator
@@ -97,13 +97,6 @@ async def run(options: PullOptions, emit: events.Emit) -> Report | DryRun:
     Raises:
         FetchverifyError: the run could not go on; partials are kept.
     """
-    try:
-        return await _run(options, emit)
-    except BaseExceptionGroup as group:
-        raise gravest(group) from group
-
-
-async def _run(options: PullOptions, emit: events.Emit) -> Report | DryRun:
     began = time.monotonic()
     endpoint = Endpoint.from_environment(options.endpoint, options.token)
     look = await anyio.to_thread.run_sync(_look, options)
@@ -337,10 +330,11 @@ async def _prove(tree: WorkTree, files: Sequence[RemoteFile], seen: dict[RepoPat
             seen[path] = Seen(obstacle=CHANGED)
 
     try:
-        async with anyio.create_task_group() as group:
-            for path, one in seen.items():
-                if one.published is not None and not one.published.proved:
-                    group.start_soon(prove, path)
+        with ungrouped():
+            async with anyio.create_task_group() as group:
+                for path, one in seen.items():
+                    if one.published is not None and not one.published.proved:
+                        group.start_soon(prove, path)
     finally:
         auditor.stop()
     return seen

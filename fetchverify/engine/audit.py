@@ -16,6 +16,7 @@ from fetchverify.core.facts import Answer, Question
 from fetchverify.core.manifest import Digest
 from fetchverify.engine.answering import Work
 from fetchverify.engine.hashing import BUFFER_SIZE, new_hash
+from fetchverify.errors import ungrouped
 
 _TELL_EVERY_S = 0.1
 
@@ -62,12 +63,13 @@ class Auditor:
         """
         ordered = sorted(questions, key=lambda question: -question.state.st_size)
         work = Work(ordered, block_map=block_map, quick=quick, done=done, stopped=self._stopped)
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._tell, work, len(ordered), tell)
-            async with anyio.create_task_group() as threads:
-                for _ in range(min(self._threads, len(ordered))):
-                    threads.start_soon(self._run, work)
-            group.cancel_scope.cancel()
+        with ungrouped():
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._tell, work, len(ordered), tell)
+                async with anyio.create_task_group() as threads:
+                    for _ in range(min(self._threads, len(ordered))):
+                        threads.start_soon(self._run, work)
+                group.cancel_scope.cancel()
         tell(work.files, work.size)
         return work.answers
 

@@ -28,7 +28,7 @@ from fetchverify.engine.run import Run, TransferOptions
 from fetchverify.engine.small import fetch_small
 from fetchverify.engine.suppliers import Choice
 from fetchverify.engine.turn import await_partial
-from fetchverify.errors import LockedError
+from fetchverify.errors import LockedError, ungrouped
 from fetchverify.net.transport import Locator
 from fetchverify.net.wire import Endpoint, access_hint
 from fetchverify.store.disk import Disk
@@ -106,17 +106,18 @@ class Transfer:
         for refusal in plan.refusals:
             self._finish(refusal.file, OutcomeKind.REFUSED, detail=refusal.why)
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._abort_when_cancelled)
-                group.start_soon(self._show_progress)
-                group.start_soon(self.run.steer)
-                fetches = _merged([*plan.fetches, *await self._use_what_is_there(plan)])
-                if self.run.options.offline:
-                    for fetch in fetches:
-                        self._fail_all(fetch, OutcomeKind.ABSENT, 0, "not on this disk, or not right, and offline")
-                else:
-                    await self._fetch_all(fetches)
-                group.cancel_scope.cancel()
+            with ungrouped():
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._abort_when_cancelled)
+                    group.start_soon(self._show_progress)
+                    group.start_soon(self.run.steer)
+                    fetches = _merged([*plan.fetches, *await self._use_what_is_there(plan)])
+                    if self.run.options.offline:
+                        for fetch in fetches:
+                            self._fail_all(fetch, OutcomeKind.ABSENT, 0, "not on this disk, or not right, and offline")
+                    else:
+                        await self._fetch_all(fetches)
+                    group.cancel_scope.cancel()
         finally:
             self.run.suppliers.close()
         paths = (file.path for file in self.run.manifest.files)

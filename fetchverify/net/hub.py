@@ -21,7 +21,7 @@ from fetchverify.core.manifest import Commit, Manifest, RemoteFile, RepoPath, Re
 from fetchverify.core.paths import check_files, check_path, shown
 from fetchverify.core.retry import PATIENT, Failure, Patience, Reason, Stop, decide
 from fetchverify.core.tree import MAX_ENTRIES, file_from_headers, is_commit, parse_siblings, parse_tree_page
-from fetchverify.errors import AbsentError, FetchverifyError, NetworkError, UntrustedMetadataError
+from fetchverify.errors import AbsentError, FetchverifyError, NetworkError, UntrustedMetadataError, ungrouped
 from fetchverify.net import wire
 
 # httpx's own default is 20; a renamed repo takes one.
@@ -228,18 +228,13 @@ class Hub:
             async with limiter:
                 found[index] = await self.head(ref, commit, path)
 
-        try:
+        with ungrouped():
             async with anyio.create_task_group() as group:
                 for index, each in enumerate(listed):
                     if isinstance(each, RemoteFile):
                         found[index] = each
                     else:
                         group.start_soon(ask, index, each)
-        except BaseExceptionGroup as errors:
-            ours, others = errors.split(FetchverifyError)
-            if ours is None or others is not None:
-                raise
-            raise _first(ours) from errors
         return tuple(found[index] for index in range(len(listed)))
 
     # --- one call --------------------------------------------------------------------------------------------
@@ -422,15 +417,6 @@ def _parse(body: bytes) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)
-
-
-def _first(group: BaseExceptionGroup[FetchverifyError]) -> FetchverifyError:
-    """Return one error of a group: files that fail alike need one message."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, FetchverifyError)
-    return error
 
 
 class _BodyError(Exception):

@@ -6,4 +6,10 @@ Each takes a `Source` (a file, a range of a remote file, bytes) and returns valu
 source       reads of a range, and the one error
 sniff        what the first bytes are, whatever the name says
 safetensors  headers and their rules
+ziptable     what a zip archive holds
+pickles      what a pickle would build and import
+torchfile    files of `torch.save`
+gguf         headers of GGUF
+dcp          `.metadata` of a torch distributed checkpoint
+zero         file names of DeepSpeed ZeRO checkpoints
 """

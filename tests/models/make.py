@@ -1,0 +1,248 @@
+"""Writes the folders beside this file with the real libraries; commit what it writes.
+
+    pip install torch transformers peft diffusers gguf deepspeed && python tests/models/make.py
+
+Everything is tiny: a Llama of two layers, 32 words, 16 wide.
+"""
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+VOCAB, WIDE, LAYERS = 32, 16, 2
+
+
+def config(**more):
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=WIDE,
+        intermediate_size=24,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        torch_dtype="bfloat16",
+        **{"tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2, **more},
+    )
+
+
+def llama(**more):
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config(**more)).to(torch.bfloat16)
+
+
+def tokenizer():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<unk>": 0, "<s>": 1, "</s>": 2, **{chr(97 + n): n + 3 for n in range(26)}}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def transformers_folders() -> None:
+    from transformers import LlamaModel
+
+    llama().save_pretrained(HERE / "hf")
+    tokenizer().save_pretrained(HERE / "hf")
+    llama().save_pretrained(HERE / "hf-sharded", max_shard_size="4KB")
+    tokenizer().save_pretrained(HERE / "hf-sharded")
+    llama(tie_word_embeddings=True).save_pretrained(HERE / "hf-tied")
+    tokenizer().save_pretrained(HERE / "hf-tied")
+    torch.manual_seed(0)
+    LlamaModel(config()).to(torch.bfloat16).save_pretrained(HERE / "hf-no-head")
+    tokenizer().save_pretrained(HERE / "hf-no-head")
+    folder = HERE / "hf-bin"
+    folder.mkdir()
+    config(architectures=["LlamaForCausalLM"]).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    torch.save(llama().state_dict(), folder / "pytorch_model.bin")
+    folder = HERE / "hf-bin-old"
+    folder.mkdir()
+    config(architectures=["LlamaForCausalLM"]).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    torch.save(llama().state_dict(), folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+
+
+def adapter() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(
+        llama(), LoraConfig(r=4, target_modules=["q_proj", "v_proj"], base_model_name_or_path="meta-llama/tiny")
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(HERE / "peft")
+    get_peft_model(
+        llama(), LoraConfig(r=4, target_modules="all-linear", rank_pattern={"q_proj": 2}, use_rslora=True)
+    ).save_pretrained(HERE / "peft-untrained")
+
+
+def meta() -> None:
+    """Meta's own names, halves as its model parallelism cuts them."""
+    for name, parts in (("meta", 1), ("meta-2", 2)):
+        folder = HERE / name
+        folder.mkdir()
+        (folder / "params.json").write_text(
+            json.dumps(
+                {"dim": WIDE, "n_layers": LAYERS, "n_heads": 4, "n_kv_heads": 2, "vocab_size": VOCAB, "norm_eps": 1e-05}
+            )
+        )
+        (folder / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
+        for part in range(parts):
+            torch.manual_seed(part)
+            weights = {"tok_embeddings.weight": torch.randn(VOCAB // parts, WIDE), "norm.weight": torch.randn(WIDE)}
+            weights["output.weight"] = torch.randn(VOCAB // parts, WIDE)
+            for layer in range(LAYERS):
+                for short, rows, columns in (
+                    ("attention.wq", WIDE // parts, WIDE),
+                    ("attention.wk", 8 // parts, WIDE),
+                    ("attention.wv", 8 // parts, WIDE),
+                    ("attention.wo", WIDE, WIDE // parts),
+                    ("feed_forward.w1", 24 // parts, WIDE),
+                    ("feed_forward.w2", WIDE, 24 // parts),
+                    ("feed_forward.w3", 24 // parts, WIDE),
+                ):
+                    weights[f"layers.{layer}.{short}.weight"] = torch.randn(rows, columns)
+                for short in ("attention_norm", "ffn_norm"):
+                    weights[f"layers.{layer}.{short}.weight"] = torch.randn(WIDE)
+            torch.save({k: v.bfloat16() for k, v in weights.items()}, folder / f"consolidated.{part:02}.pth")
+
+
+def diffusion() -> None:
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+    )
+    DDPMPipeline(unet=unet, scheduler=DDPMScheduler()).save_pretrained(HERE / "diffusers")
+
+
+def gguf_files() -> None:
+    import gguf
+    import numpy
+
+    def write(path: Path, names: list[str], split: tuple[int, int] | None = None) -> None:
+        path.parent.mkdir(exist_ok=True)
+        writer = gguf.GGUFWriter(path, "llama")
+        writer.add_block_count(LAYERS)
+        writer.add_embedding_length(WIDE)
+        writer.add_token_list(["a", "b", "c"])
+        if split:
+            writer.add_uint16("split.no", split[0])
+            writer.add_uint16("split.count", split[1])
+        for number, name in enumerate(names):
+            rng = numpy.random.default_rng(number)
+            if number == 0:
+                raw = gguf.quants.quantize(rng.standard_normal((4, 32), dtype="f4"), gguf.GGMLQuantizationType.Q8_0)
+                writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+            else:
+                writer.add_tensor(name, rng.standard_normal((3, 5), dtype="f4"))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+    write(HERE / "gguf" / "tiny-q8_0.gguf", ["token_embd.weight", "output_norm.weight", "output.weight"])
+    write(HERE / "gguf-split" / "tiny-00001-of-00002.gguf", ["token_embd.weight", "output.weight"], (0, 2))
+    write(HERE / "gguf-split" / "tiny-00002-of-00002.gguf", ["blk.0.attn_q.weight", "blk.0.attn_k.weight"], (1, 2))
+
+
+def distributed() -> None:
+    """What FSDP leaves: as llama-recipes names it, as Accelerate does, and with an optimizer."""
+    import torch.distributed.checkpoint as dcp
+
+    model = llama()
+    folder = HERE / "dcp" / "fine-tuned-meta-llama" / "tiny"
+    dcp.save({"model": model.state_dict()}, checkpoint_id=folder, no_dist=True)
+    (folder / "train_params.yaml").write_text(
+        "model_name: meta-llama/tiny\nenable_fsdp: true\n"
+        "dist_checkpoint_root_folder: dcp\ndist_checkpoint_folder: fine-tuned\n"
+    )
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+
+    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9)
+    model(torch.tensor([[1, 2]]), labels=torch.tensor([[1, 2]])).loss.backward()
+    optimizer.step()
+    weights, states = get_state_dict(model, optimizer)
+    dcp.save({"model": weights, "optim": states}, checkpoint_id=HERE / "dcp-optim", no_dist=True)
+    dcp.save({"model": weights}, checkpoint_id=HERE / "accelerate" / "pytorch_model_fsdp_0", no_dist=True)
+
+
+def zero() -> None:
+    """DeepSpeed's own names and keys; two ranks of stage 3."""
+    folder = HERE / "zero" / "global_step2"
+    folder.mkdir(parents=True)
+    (HERE / "zero" / "latest").write_text("global_step2")
+    shapes = {name: value.shape for name, value in llama().state_dict().items()}
+    whole = sum(shape.numel() for shape in shapes.values())
+    for rank in range(2):
+        torch.save(
+            {
+                "module": {},
+                "buffer_names": [],
+                "param_shapes": [shapes],
+                "shared_params": {},
+                "ds_version": "0.19.8",
+                "global_steps": 2,
+                "dp_world_size": 2,
+                "mp_world_size": 1,
+            },
+            folder / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt",
+        )
+        torch.manual_seed(rank)
+        flat = [torch.randn(-(-whole // 2))]
+        torch.save(
+            {
+                "optimizer_state_dict": {"zero_stage": 3, "partition_count": 2, "fp32_flat_groups": flat},
+                "ds_version": "0.19.8",
+            },
+            folder / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt",
+        )
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    found = get_fp32_state_dict_from_zero_checkpoint(str(HERE / "zero"))
+    assert shapes == {name: value.shape for name, value in found.items()}
+
+
+def verl() -> None:
+    folder = HERE / "verl"
+    folder.mkdir()
+    for rank in range(2):
+        torch.save({"w": torch.randn(4, 4)}, folder / f"model_world_size_2_rank_{rank}.pt")
+    config().save_pretrained(folder / "huggingface")
+    tokenizer().save_pretrained(folder / "huggingface")
+
+
+if __name__ == "__main__":
+    for old in HERE.iterdir():
+        if old.is_dir():
+            shutil.rmtree(old)
+    transformers_folders()
+    adapter()
+    meta()
+    diffusion()
+    gguf_files()
+    distributed()
+    zero()
+    verl()

@@ -104,7 +104,8 @@ def walk(data: bytes, start: int = 0) -> Walked:
             if machine.spent > _BUDGET_BYTES:
                 raise Malformed("FV125", "the pickle would build more than is looked at")
         value = machine.pop()
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError, RecursionError) as error:
+    # The warning: `pickletools` passes on what `codecs` thinks of odd escapes, an error where warnings are errors.
+    except (ValueError, LookupError, TypeError, OverflowError, AttributeError, RecursionError, Warning) as error:
         raise Malformed("FV123", f"the pickle is damaged at byte {place:,}: {_why(error)}") from None
     return Walked(value=value, imports=tuple(machine.imports), stop=stream.tell())
 

@@ -11,5 +11,5 @@ pickles      what a pickle would build and import
 torchfile    files of `torch.save`
 gguf         headers of GGUF
 dcp          `.metadata` of a torch distributed checkpoint
-zero         file names of DeepSpeed ZeRO checkpoints
+config       JSON that cannot take the memory, and the plain part of YAML
 """

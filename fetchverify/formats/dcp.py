@@ -6,46 +6,15 @@ Nothing in it is executed: torch's own reader runs what a malicious one asks for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from fetchverify.core.diagnosis.facts import Tensor
+from fetchverify.core.diagnosis.facts import DcpSeen, Record, Span, Tensor
 from fetchverify.formats.pickles import MOST_PICKLE_BYTES, Made, walk
 from fetchverify.formats.source import Malformed, Source
 from fetchverify.formats.torchfile import DTYPES, sides
 
-Span = tuple[tuple[int, ...], tuple[int, ...]]  # offsets, sizes
 
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Where the bytes of a chunk (or of an object that is no tensor) lie: `[start, start + length)` of `path`."""
-
-    name: str
-    path: str
-    start: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DcpMetadata:
-    """What `.metadata` says.
-
-    Attributes:
-        chunks: of each tensor, offsets and sizes.
-        roots: the first names of the paths in the saved object (`model`, `optim`), where it says.
-        transformed: some bytes are compressed or encrypted.
-    """
-
-    tensors: tuple[Tensor, ...]
-    chunks: dict[str, tuple[Span, ...]]
-    records: tuple[Record, ...]
-    roots: tuple[str, ...]
-    imports: tuple[str, ...]
-    transformed: bool
-
-
-def read_dcp(source: Source) -> DcpMetadata:
+def read_dcp(source: Source) -> DcpSeen:
     """Return what the `.metadata` says.
 
     Raises:
@@ -71,7 +40,7 @@ def read_dcp(source: Source) -> DcpMetadata:
     roots = dict.fromkeys(
         path[0] for path in (planner.values() if isinstance(planner, dict) else ()) if isinstance(path, tuple) and path
     )
-    return DcpMetadata(
+    return DcpSeen(
         tensors=tuple(tensors),
         chunks=chunks,
         records=records,

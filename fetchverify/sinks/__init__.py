@@ -5,6 +5,7 @@
 - `terminal`  bars on a terminal, a plain line now and then on a pipe
 - `jsonlines` one JSON object a line, for programs
 - `closing`   the words at a run's end: summary, failures, a dry run's table
+- `diagnosed` the words of `doctor`
 - `probed`    the words of `probe`
 
 A sink is called with each event, on the event loop's thread, and closed once.

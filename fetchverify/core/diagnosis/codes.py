@@ -432,7 +432,7 @@ RULES: dict[str, Rule] = {
     ),
     "FV503": Rule(W, "a program among the files", "a model needs none", "do not run it"),
     "FV504": Rule(
-        E,
+        W,
         "a link that leaves the folder",
         "reading it reads, and writing it changes, a file elsewhere",
         "remove the link",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 class Content(Enum):
@@ -122,3 +122,79 @@ DTYPE_BITS = {
     "I64": 64,
     "U64": 64,
 }
+
+
+class Trouble(Enum):
+    """Why a name in the folder is not simply read."""
+
+    DANGLING = "dangling"
+    OUTSIDE = "outside"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One name below the place that is looked at; `path` is relative, with `/`.
+
+    Attributes:
+        size: bytes of the content; 0 where it cannot be looked at.
+        executable: its mode says that it may be run.
+        detail: of a trouble, what the system says or where the link leads.
+    """
+
+    path: str
+    size: int
+    executable: bool = False
+    trouble: Trouble | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSeen:
+    """What was read of one file.
+
+    Attributes:
+        tensors: None where it has no header that could be read.
+        value: of a JSON file that rules look into, the value; of a file of `torch.save`, numbers that rules ask for.
+        imports: what a pickle would import.
+        dcp: of a `.metadata`, what it says.
+    """
+
+    entry: Entry
+    sniffed: Sniffed
+    tensors: tuple[Tensor, ...] | None = None
+    flaws: tuple[Flaw, ...] = ()
+    imports: tuple[str, ...] = ()
+    value: Any = None
+    dcp: DcpSeen | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Where the bytes of a chunk (or of an object that is no tensor) lie: `[start, start + length)` of `path`."""
+
+    name: str
+    path: str
+    start: int
+    length: int
+
+
+Span: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]  # offsets, sizes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DcpSeen:
+    """What the `.metadata` of a distributed checkpoint says.
+
+    Attributes:
+        chunks: of each tensor, offsets and sizes.
+        roots: the first names of the paths in the saved object (`model`, `optim`), where it says.
+        transformed: some bytes are compressed or encrypted.
+    """
+
+    tensors: tuple[Tensor, ...]
+    chunks: dict[str, tuple[Span, ...]]
+    records: tuple[Record, ...]
+    roots: tuple[str, ...]
+    imports: tuple[str, ...]
+    transformed: bool

@@ -65,7 +65,10 @@ class Origin:
 
     def get(self, *paths: str) -> str:
         """Return the command that fetches these files again."""
-        words = ["fetchverify", "get", self.repo_id or "REPO_ID", *(shlex.quote(path) for path in paths)]
+        words = ["fetchverify", "get", self.repo_id or "REPO_ID"]
+        globs = any("*" in path for path in paths)
+        for path in paths:
+            words += ["--include", shlex.quote(path)] if globs else [shlex.quote(path)]
         if self.revision is not None:
             words += ["--revision", self.revision]
         if self.to is not None:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from fetchverify.core.diagnosis.facts import Tensor
 from fetchverify.formats import dcp, gguf, pickles, safetensors, torchfile, ziptable
 from fetchverify.formats.source import Bytes, Malformed
-from fetchverify.formats.zero import zero_set
 from tests.models.folders import HERE
 
 READERS: dict[str, Callable[[Bytes], object]] = {
@@ -72,16 +71,6 @@ def test_a_distributed_checkpoint_tells_its_tensors_and_where_they_lie() -> None
     assert {"__0_0.distcp"} == {record.path for record in found.records}
     assert max(record.start + record.length for record in found.records) == len(content("dcp-optim/__0_0.distcp"))
     assert not found.transformed
-
-
-def test_zero_ranks_are_told_by_their_names() -> None:
-    found = zero_set(os.listdir(HERE / "zero" / "global_step2"))
-    assert found is not None
-    assert ((0, 1), (0, 1), True, ()) == (found.optim_ranks, found.model_ranks, found.stage3, found.missing)
-    short = zero_set(["zero_pp_rank_1_mp_rank_00_optim_states.pt", "mp_rank_00_model_states.pt"])
-    assert short is not None
-    assert (0,) == short.missing
-    assert zero_set(["model.safetensors"]) is None
 
 
 class Evil:

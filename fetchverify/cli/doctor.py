@@ -1,0 +1,77 @@
+"""`fetchverify doctor`: its options, and the words at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fetchverify.cli import values
+from fetchverify.cli.help import Command, option
+from fetchverify.cli.voice import Voice, open_voice
+from fetchverify.errors import ExitCode, UsageError
+
+
+@click.command(
+    "doctor",
+    cls=Command,
+    help=(
+        "Why does this model not load? Look at a file or folder, offline, and say what is wrong and what mends it.\n\n"
+        "PATH is a file, a model's folder, a training checkpoint, or the name of a repo in the cache. "
+        "Headers and names are read, nothing in a file is executed, nothing is changed. "
+        "Exit code 0 says that no error was found, 1 that one was."
+    ),
+    examples=(
+        "fetchverify doctor ./Llama-3.1-8B",
+        "fetchverify doctor meta-llama/Llama-3.1-8B",
+        "fetchverify doctor output/checkpoint-500 --json",
+        "fetchverify doctor --explain FV301",
+    ),
+)
+@click.argument("what", required=False, metavar="[PATH]")
+@values.repo_type_option
+@values.revision_option
+@values.cache_dir_option
+@option("--explain", metavar="CODE", group=values.RUN, help="Say what a finding's code means, and look at nothing.")
+@values.show_options
+def command(
+    *,
+    what: str | None,
+    explain: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    progress: str,
+    **rest: Any,
+) -> int:
+    """Run `commands.doctor` and print what it found."""
+    voice = open_voice(as_json=as_json, quiet=quiet, verbose=verbose, progress=progress)
+    if explain is not None:
+        return _explain(explain, voice)
+    if what is None:
+        raise UsageError("name what to look at", hint="see `fetchverify doctor --help`")
+
+    from fetchverify.commands import doctor
+    from fetchverify.sinks import diagnosed
+
+    options = doctor.DoctorOptions(what=what, **rest)
+    found = voice.run(lambda emit: doctor.run(options, emit))
+    if voice.lines is not None:
+        voice.lines.write(found.as_json())
+    else:
+        for line in diagnosed.lines(found):
+            voice.print(line)
+    return found.exit_code
+
+
+def _explain(code: str, voice: Voice) -> int:
+    from fetchverify.core.diagnosis.codes import RULES, explain
+
+    text = explain(code)
+    if text is None:
+        raise UsageError(f"there is no code `{code}`", hint=f"codes go from {min(RULES)} to {max(RULES)}")
+    if voice.lines is not None:
+        voice.lines.write({"kind": "Explanation", "code": code.upper(), "text": text})
+    else:
+        voice.print(text)
+    return ExitCode.CLEAN

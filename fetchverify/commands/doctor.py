@@ -1,0 +1,203 @@
+"""`doctor`: look at a model's file or folder, offline, and say what is wrong with it and what mends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import anyio.to_thread
+
+from fetchverify import events
+from fetchverify.core.diagnosis import wholes
+from fetchverify.core.diagnosis.codes import finding
+from fetchverify.core.diagnosis.facts import FileSeen
+from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Origin, Place
+from fetchverify.core.manifest import RepoKind
+from fetchverify.core.reference import parse_reference
+from fetchverify.core.tree import is_commit
+from fetchverify.engine.examine import examine
+from fetchverify.errors import AbsentError, FetchverifyError
+from fetchverify.store.hubcache import repo_folder_name
+from fetchverify.store.reading import MOST_ENTRIES, entries
+from fetchverify.store.trees import parse_commit, ref_parts
+
+_NEARBY = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorOptions:
+    """What `fetchverify doctor` was asked for.
+
+    Attributes:
+        what: a file, a folder, or a repo in the cache.
+    """
+
+    what: str
+    repo_type: RepoKind | None = None
+    revision: str | None = None
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """What is looked at.
+
+    Attributes:
+        allowed: where links may lead.
+        asked: with another folder found nearby, the one that was asked for.
+    """
+
+    path: Path
+    allowed: Path
+    origin: Origin
+    asked: Path | None = None
+
+
+async def run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
+    """Look, and judge.
+
+    Raises:
+        AbsentError: nothing of that name is on this disk.
+        DiskError: the folder cannot be read.
+    """
+    return await anyio.to_thread.run_sync(_run, options, emit, abandon_on_cancel=True)
+
+
+def _run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
+    began = time.monotonic()
+    target = _find(options)
+    seen = [examine(_path_of(target.path, entry.path), entry) for entry in entries(target.path, target.allowed)]
+    places, findings = judge(target.path, seen, target.origin)
+    if target.asked is not None:
+        asked = f"`{target.asked}` holds none; looked at `{target.path}`"
+        findings = (finding("FV413", str(target.path), asked), *findings)
+    unchecked = (f"only the first {MOST_ENTRIES:,} names were looked at",) if len(seen) >= MOST_ENTRIES else ()
+    return Diagnosis(
+        target=str(target.path),
+        places=places,
+        findings=findings,
+        checked=_checked(seen),
+        unchecked=unchecked,
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def judge(path: Path, seen: list[FileSeen], origin: Origin) -> tuple[tuple[Place, ...], tuple[Finding, ...]]:
+    """Return places and findings of a folder; of a single file its own rules alone."""
+    places, findings = wholes.judge_tree(seen, origin)
+    if path.is_dir():
+        return places, findings
+    # What lies around a single file was not looked at: say nothing of it.
+    own = tuple(one for one in findings if not one.code.startswith(("FV2", "FV4")))
+    return (), own
+
+
+def _path_of(root: Path, path: str) -> Path:
+    return root / path if root.is_dir() else root
+
+
+def _checked(seen: Iterable[FileSeen]) -> tuple[str, ...]:
+    seen = list(seen)
+    headers = [one for one in seen if one.tensors is not None]
+    tensors = sum(len(one.tensors or ()) for one in headers)
+    phrases = [f"the first bytes of {len(seen):,} file{'s' if len(seen) != 1 else ''}"]
+    if headers:
+        phrases.append(f"{len(headers):,} header{'s' if len(headers) != 1 else ''} with {tensors:,} tensors")
+    pickles = sum(1 for one in seen if one.imports)
+    if pickles:
+        phrases.append(
+            f"{pickles:,} pickle{'s' if pickles != 1 else ''} without running {'them' if pickles != 1 else 'it'}"
+        )
+    return tuple(phrases)
+
+
+# --- what is meant
+
+
+def _find(options: DoctorOptions) -> _Target:
+    """Return the place that the words mean: a path where there is one, else a repo in the cache, else one nearby."""
+    path = Path(options.what).expanduser().absolute()
+    if path.exists():
+        target = _at(path)
+        return _nearby(path) or target if path.is_dir() and not any(path.iterdir()) else target
+    cached = _cached(options)
+    if cached is not None:
+        return cached
+    near = _nearby(path)
+    if near is not None:
+        return near
+    raise AbsentError(
+        f"there is no file, folder or cached repo `{options.what}`",
+        hint=f"name a path, or fetch it first: `fetchverify get {options.what}`",
+    )
+
+
+def _at(path: Path) -> _Target:
+    """Return the target for a path: in the cache it knows its repo, and may link into the repo's blobs."""
+    real = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+    for parent in (real, *real.parents):
+        kind, *names = parent.name.split("--")
+        if kind in {"models", "datasets", "spaces"} and 1 <= len(names) <= 2 and (parent / "snapshots").is_dir():
+            snapshot = _snapshot(parent, "main") if parent == real else None
+            commit = real.relative_to(parent / "snapshots").parts[0] if snapshot is None and parent != real else None
+            return _Target(
+                path=snapshot or real,
+                allowed=parent.parent,
+                origin=Origin(repo_id="/".join(names), revision=snapshot.name if snapshot else commit),
+            )
+    folder = real if real.is_dir() else real.parent
+    return _Target(path=real, allowed=folder, origin=Origin(to=str(path if path.is_dir() else path.parent)))
+
+
+def _cached(options: DoctorOptions) -> _Target | None:
+    from huggingface_hub import constants
+
+    try:
+        reference = parse_reference(options.what, kind=options.repo_type, revision=options.revision, hosts=())
+        name = repo_folder_name(reference.ref.kind, reference.ref.repo_id)
+    except FetchverifyError:
+        return None
+    cache = (options.cache_dir or Path(constants.HF_HUB_CACHE)).expanduser().absolute()
+    snapshot = _snapshot(cache / name, reference.ref.revision)
+    if snapshot is None:
+        return None
+    origin = Origin(repo_id=reference.ref.repo_id, revision=options.revision)
+    return _Target(path=snapshot, allowed=cache.resolve(), origin=origin)
+
+
+def _snapshot(repo: Path, revision: str) -> Path | None:
+    """Return a revision's snapshot; of `main` without a ref the newest there is."""
+    parts = ref_parts(revision)
+    commit: str | None = revision if is_commit(revision) else None
+    if commit is None and parts is not None:
+        try:
+            commit = parse_commit((repo / "refs").joinpath(*parts).read_bytes())
+        except OSError:
+            commit = None
+    snapshots = repo / "snapshots"
+    if commit is not None and (snapshots / commit).is_dir():
+        return snapshots / commit
+    if revision != "main" or not snapshots.is_dir():
+        return None
+    found = [one for one in snapshots.iterdir() if one.is_dir()]
+    return max(found, key=lambda one: one.stat().st_mtime, default=None)
+
+
+def _nearby(path: Path) -> _Target | None:
+    """Return a checkpoint beside the folder that was asked for: trainers append names of their own to it.
+
+    Source: llama-recipes `save_model_checkpoint`: `<root>/<folder>-<model name>`, and a model's name holds a `/`.
+    """
+    parent = path.parent
+    if not path.name or not parent.is_dir():
+        return None
+    beside = [one for one in sorted(parent.iterdir())[:_NEARBY] if one != path and one.name.startswith(path.name)]
+    for top in beside:
+        if not top.is_dir() or top.is_symlink():
+            continue
+        for entry in entries(top, top):
+            if entry.path.endswith((".distcp", "/.metadata", "train_params.yaml")) or entry.path == ".metadata":
+                return replace(_at((top / entry.path).parent), asked=path)
+    return None

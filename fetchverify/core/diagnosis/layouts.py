@@ -1,0 +1,114 @@
+"""Which layouts lie where in a tree, by names alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fetchverify.core.diagnosis.facts import FileSeen, Tensor
+from fetchverify.core.diagnosis.findings import Origin
+
+# Layouts as people read them.
+HF, PEFT, META, DIFFUSERS, GGUF = "transformers", "PEFT adapter", "Meta", "diffusers", "GGUF"
+DCP, ZERO, VERL, WEIGHTS = "distributed checkpoint", "DeepSpeed ZeRO", "verl", "weights alone"
+TOKENIZER, COMPONENT = "tokenizer", "diffusers component"
+
+SHARD = re.compile(
+    r"(?P<stem>.+)-(?P<number>\d{5,6})-of-(?P<count>\d{5,6})(?P<ending>(?:\.[\w]+)?\.(?:safetensors|bin|gguf))"
+)
+META_PART = re.compile(r"consolidated\.(\d{2,3})\.pth")
+VERL_PART = re.compile(r"model_world_size_(\d{1,6})_rank_(\d{1,6})\.pt")
+ZERO_FILE = re.compile(r"(?:bf16_)?(?:zero_pp_rank_\d+_)?mp_rank_\d+_(?:optim|model)_states\.pt")
+STEP = re.compile(r"global_step\d+")
+_HF_WEIGHTS = re.compile(
+    r"(?:model|pytorch_model)(?:\.\w+)?(?:-\d{5,6}-of-\d{5,6})?(?:\.\w+)?\.(?:safetensors|bin)(?:\.index\.json)?"
+)
+_ADAPTER_WEIGHTS = re.compile(r"adapter_model\.(?:safetensors|bin)")
+_TOKENIZER = frozenset({"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "spiece.model"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderSeen:
+    """One folder of the tree.
+
+    Attributes:
+        path: below the place looked at; `.` for itself.
+        files: by name, those that lie in it.
+        folders: names of those in it.
+        origin: for remedies, whose paths begin at `prefix`.
+    """
+
+    path: str
+    files: Mapping[str, FileSeen]
+    folders: frozenset[str]
+    origin: Origin
+
+    def at(self, name: str) -> str:
+        """Return the path of a name in this folder."""
+        return name if self.path == "." else f"{self.path}/{name}"
+
+    def value(self, name: str) -> dict[str, Any] | None:
+        """Return what a JSON file holds, where it is an object that could be read."""
+        seen = self.files.get(name)
+        return seen.value if seen is not None and isinstance(seen.value, dict) else None
+
+    def tensors(self, names: Iterable[str]) -> tuple[Tensor, ...]:
+        """Return the tensors of these files."""
+        return tuple(tensor for name in names for tensor in self.files[name].tensors or ())
+
+
+def hf_weights(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names that transformers takes for weights, without indexes."""
+    return tuple(sorted(name for name in names if _HF_WEIGHTS.fullmatch(name) and not name.endswith(".json")))
+
+
+def adapter_weights(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names that PEFT takes for weights."""
+    return tuple(sorted(name for name in names if _ADAPTER_WEIGHTS.fullmatch(name)))
+
+
+def recognise(folder: FolderSeen, above: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the layouts of one folder; `above` are those of the folder that it lies in."""
+    names = folder.files.keys()
+    found = []
+    if "model_index.json" in names:
+        return (DIFFUSERS,)
+    if DIFFUSERS in above:
+        return (COMPONENT,)
+    if ZERO in above and STEP.fullmatch(folder.path.rpartition("/")[2]):
+        return ()  # judged with the folder that it lies in
+    if "adapter_config.json" in names or adapter_weights(names):
+        found.append(PEFT)
+    meta = any(META_PART.fullmatch(name) for name in names)
+    if meta or ("params.json" in names and "config.json" not in names):
+        found.append(META)
+    weights = hf_weights(names)
+    index = any(_HF_WEIGHTS.fullmatch(name) and name.endswith(".json") for name in names)
+    training = ".metadata" in names or any(name.endswith(".distcp") for name in names)
+    zero = any(STEP.fullmatch(name) for name in folder.folders) or any(ZERO_FILE.fullmatch(name) for name in names)
+    verl = any(VERL_PART.fullmatch(name) for name in names)
+    gguf = any(name.endswith(".gguf") for name in names)
+    leaves_only_config = training or zero or verl or gguf or PEFT in found
+    if weights or index or ("config.json" in names and not leaves_only_config and _is_model(folder)):
+        found.append(HF)
+    if gguf:
+        found.append(GGUF)
+    if training:
+        found.append(DCP)
+    if zero and ZERO not in above:
+        found.append(ZERO)
+    if verl:
+        found.append(VERL)
+    if not found and any(name.endswith((".safetensors", ".pth", ".pt", ".ckpt", ".bin")) for name in names):
+        found.append(WEIGHTS)
+    if not found and _TOKENIZER & names:
+        found.append(TOKENIZER)
+    return tuple(found)
+
+
+def _is_model(folder: FolderSeen) -> bool:
+    """Tell a folder that should hold a model from one that holds its config and tokenizer on purpose."""
+    parents = folder.path.rpartition("/")
+    return not (_TOKENIZER & folder.files.keys() and parents[2] == "huggingface")

@@ -1,0 +1,108 @@
+"""Reads what one file of a model folder says of itself, choosing the reader by its name; judging is left to `core`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fetchverify.core.diagnosis.facts import Content, Entry, FileSeen, Flaw, Sniffed, Trouble
+from fetchverify.core.diagnosis.filerules import wrong_content
+from fetchverify.formats import config, dcp, gguf, safetensors, torchfile
+from fetchverify.formats.sniff import sniff
+from fetchverify.formats.source import Malformed, Source
+from fetchverify.store.reading import FileSource
+
+_JSONS = frozenset(
+    {
+        "config.json",
+        "adapter_config.json",
+        "model_index.json",
+        "params.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "scheduler_config.json",
+        "added_tokens.json",
+        "special_tokens_map.json",
+    }
+)
+_TORCH_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_NOTHING = Sniffed(content=Content.UNKNOWN)
+
+
+def examine(path: Path, entry: Entry) -> FileSeen:
+    """Return what the file says; whatever is wrong with it is said in the answer."""
+    if entry.trouble in {Trouble.DANGLING, Trouble.UNREADABLE}:
+        return FileSeen(entry=entry, sniffed=_NOTHING)
+    try:
+        with FileSource(path) as source:
+            return examine_source(source, entry)
+    except OSError as error:
+        why = error.strerror or "it cannot be read"
+        unread = Entry(path=entry.path, size=entry.size, trouble=Trouble.UNREADABLE, detail=why)
+        return FileSeen(entry=unread, sniffed=_NOTHING)
+
+
+def examine_source(source: Source, entry: Entry) -> FileSeen:
+    """Return what the content says."""
+    sniffed = sniff(source)
+    if wrong_content(entry.path, sniffed) is not None:
+        return FileSeen(entry=entry, sniffed=sniffed)
+    try:
+        return _read(source, entry, sniffed)
+    except Malformed as error:
+        return FileSeen(entry=entry, sniffed=sniffed, flaws=(error.flaw,))
+
+
+def _read(source: Source, entry: Entry, sniffed: Sniffed) -> FileSeen:
+    name = entry.path.rpartition("/")[2]
+    if name.endswith(".safetensors"):
+        header = safetensors.read_header(source)
+        return FileSeen(entry=entry, sniffed=sniffed, tensors=header.tensors, flaws=header.flaws)
+    if name.endswith(".gguf"):
+        found = gguf.read_gguf(source)
+        return FileSeen(
+            entry=entry, sniffed=sniffed, tensors=found.tensors, flaws=found.flaws, value=dict(found.metadata)
+        )
+    if name == ".metadata":
+        told = dcp.read_dcp(source)
+        return FileSeen(entry=entry, sniffed=sniffed, tensors=told.tensors, imports=told.imports, dcp=told)
+    if name.endswith(_TORCH_ENDINGS):
+        return _torch(source, entry, sniffed, name)
+    if name in _JSONS or name.endswith(".index.json"):
+        return FileSeen(entry=entry, sniffed=sniffed, value=config.read_json(source))
+    if name == "train_params.yaml":
+        return FileSeen(entry=entry, sniffed=sniffed, value=config.read_flat_yaml(source))
+    if name == "latest":
+        return FileSeen(entry=entry, sniffed=sniffed, value=source.read(0, 200).decode("utf-8", "replace"))
+    return FileSeen(entry=entry, sniffed=sniffed)
+
+
+def _torch(source: Source, entry: Entry, sniffed: Sniffed, name: str) -> FileSeen:
+    if sniffed.content not in {Content.ZIP, Content.PICKLE}:
+        known = name.endswith(("_model.bin", ".pth", ".pt"))
+        flaws = (Flaw("FV123", f"this is {sniffed.content.value}"),) if known else ()
+        return FileSeen(entry=entry, sniffed=sniffed, flaws=flaws)
+    found = torchfile.read_torch(source)
+    tensors = None if any(flaw.code in {"FV108", "FV123"} for flaw in found.flaws) else found.tensors
+    return FileSeen(
+        entry=entry,
+        sniffed=sniffed,
+        tensors=tensors,
+        flaws=found.flaws,
+        imports=found.imports,
+        value=_zero(found) if name.endswith("_states.pt") else None,
+    )
+
+
+def _zero(found: torchfile.TorchFile) -> dict[str, Any]:
+    """Return what rules on DeepSpeed's ranks ask for: over how many it is cut, and how large this slice is."""
+    top = dict(torchfile.pairs_of(found.value))
+    state = dict(torchfile.pairs_of(top.get("optimizer_state_dict")))
+    count = state.get("partition_count")
+    if isinstance(count, list) and count:
+        count = max((one for one in count if type(one) is int), default=None)
+    flat = ("optimizer_state_dict.fp32_flat_groups.", "optimizer_state_dict.single_partition_of_fp32_groups.")
+    sizes = tuple(tensor.elements for tensor in found.tensors if tensor.name.startswith(flat))
+    return {"partition_count": count, "flat_sizes": sizes or None}

@@ -1,0 +1,102 @@
+"""Reading what others wrote: a file by ranges, and the names below a folder, with where links among them lead."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from fetchverify.core.diagnosis.facts import Entry, Trouble
+from fetchverify.errors import DiskError
+
+_SKIPPED = frozenset({".git", ".fetchverify", "__pycache__", ".locks", "blobs", "refs", "trees"})
+MOST_ENTRIES = 50_000
+_DEEPEST = 6
+
+
+class FileSource:
+    """A file, read by ranges; the size is the one it had when it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: it cannot be, or is no plain file.
+        """
+        # A pipe under a model's name must not hang us.
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        found = os.fstat(self._fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(self._fd)
+            raise OSError(None, "it is no plain file")
+        self._size = found.st_size
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return self._size
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes of `[start, stop)`; fewer where the file ends."""
+        return os.pread(self._fd, max(0, stop - start), start)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def __enter__(self) -> FileSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def entries(root: Path, allowed: Path) -> Iterator[Entry]:
+    """Yield what has a name below `root`, folders first-come; our own and git's are passed over.
+
+    Args:
+        root: a folder, or one file.
+        allowed: where links may lead: the folder itself, or the repo's part of the cache.
+
+    Raises:
+        DiskError: the folder cannot be read.
+    """
+    if not root.is_dir():
+        yield _entry(root, root.name, allowed)
+        return
+    waiting: list[tuple[Path, str, int]] = [(root, "", 0)]
+    count = 0
+    while waiting:
+        folder, prefix, depth = waiting.pop()
+        try:
+            found = sorted(os.scandir(folder), key=lambda one: one.name)
+        except OSError as error:
+            if folder == root:
+                raise DiskError(f"`{root}` cannot be read: {error.strerror}") from error
+            yield Entry(path=prefix.rstrip("/"), size=0, trouble=Trouble.UNREADABLE, detail=str(error.strerror))
+            continue
+        for one in found:
+            count += 1
+            if count > MOST_ENTRIES:
+                return
+            if one.is_dir(follow_symlinks=False):
+                if one.name not in _SKIPPED and f"{prefix}{one.name}" != ".cache" and depth < _DEEPEST:
+                    waiting.append((Path(one.path), f"{prefix}{one.name}/", depth + 1))
+            else:
+                yield _entry(Path(one.path), prefix + one.name, allowed)
+
+
+def _entry(path: Path, name: str, allowed: Path) -> Entry:
+    link = ""
+    try:
+        link = str(path.readlink()) if path.is_symlink() else ""
+        found = path.stat()
+    except FileNotFoundError:
+        return Entry(path=name, size=0, trouble=Trouble.DANGLING, detail=link)
+    except OSError as error:
+        return Entry(path=name, size=0, trouble=Trouble.UNREADABLE, detail=str(error.strerror))
+    trouble = None
+    if link and not path.resolve().is_relative_to(allowed):
+        trouble = Trouble.OUTSIDE
+    return Entry(path=name, size=found.st_size, executable=bool(found.st_mode & 0o111), trouble=trouble, detail=link)

@@ -32,6 +32,19 @@ from fetchverify.errors import ExitCode, UsageError
 @values.repo_type_option
 @values.revision_option
 @values.cache_dir_option
+@option(
+    "--sample-budget",
+    "sample_budget_s",
+    type=click.FloatRange(min=0, max=86400),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    group=values.RUN,
+    help="How long to look for zeros and NaN among the numbers; 0 reads headers alone.",
+)
+@option(
+    "--deep", is_flag=True, group=values.RUN, help="Hash every file whose digest is on record; else small ones alone."
+)
 @option("--explain", metavar="CODE", group=values.RUN, help="Say what a finding's code means, and look at nothing.")
 @values.show_options
 def command(

@@ -13,17 +13,23 @@ from fetchverify import events
 from fetchverify.core.diagnosis import wholes
 from fetchverify.core.diagnosis.codes import finding
 from fetchverify.core.diagnosis.facts import FileSeen
-from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Origin, Place
+from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Origin, Place, Severity
+from fetchverify.core.diagnosis.samples import judge_samples
 from fetchverify.core.manifest import RepoKind
 from fetchverify.core.reference import parse_reference
 from fetchverify.core.tree import is_commit
-from fetchverify.engine.examine import examine
+from fetchverify.engine.examine import digest_of, examine
+from fetchverify.engine.sample import sample
 from fetchverify.errors import AbsentError, FetchverifyError
+from fetchverify.store.evidence import promised_digest
 from fetchverify.store.hubcache import repo_folder_name
 from fetchverify.store.reading import MOST_ENTRIES, entries
 from fetchverify.store.trees import parse_commit, ref_parts
 
 _NEARBY = 200
+# Without `--deep`: what is hashed in a moment.
+_SMALL_BYTES = 4 << 20
+_MOST_HASHED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +38,16 @@ class DoctorOptions:
 
     Attributes:
         what: a file, a folder, or a repo in the cache.
+        sample_budget_s: how long to look at the numbers; 0 looks at headers alone.
+        deep: hash every file whose digest is on record, and not the small ones alone.
     """
 
     what: str
     repo_type: RepoKind | None = None
     revision: str | None = None
     cache_dir: Path | None = None
+    sample_budget_s: float = 5.0
+    deep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +80,30 @@ def _run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
     target = _find(options)
     seen = [examine(_path_of(target.path, entry.path), entry) for entry in entries(target.path, target.allowed)]
     places, findings = judge(target.path, seen, target.origin)
+    unchecked = (f"only the first {MOST_ENTRIES:,} names were looked at",) if len(seen) >= MOST_ENTRIES else ()
+    checked = _checked(seen)
+    # What is known to be broken would only be named once more.
+    bad = {one.path for one in findings if one.severity is Severity.ERROR}
+    if options.sample_budget_s:
+        fit = [(_path_of(target.path, one.entry.path), one) for one in seen if one.entry.path not in bad]
+        sampled = sample(fit, options.sample_budget_s)
+        findings += tuple(judge_samples(sampled.seen, target.origin))
+        if sampled.blocks:
+            part = f"{len(sampled.seen):,}" if len(sampled.seen) == sampled.blocks else f"{len(sampled.seen):,} of"
+            whole = "" if len(sampled.seen) == sampled.blocks else f" {sampled.blocks:,}"
+            checked += (f"{part}{whole} samples of the numbers",)
+    hashed, wrong = _digests(target, [one for one in seen if one.entry.path not in bad], deep=options.deep)
+    findings += wrong
+    if hashed:
+        checked += (f"{hashed:,} digest{'s' if hashed != 1 else ''}",)
     if target.asked is not None:
         asked = f"`{target.asked}` holds none; looked at `{target.path}`"
         findings = (finding("FV413", str(target.path), asked), *findings)
-    unchecked = (f"only the first {MOST_ENTRIES:,} names were looked at",) if len(seen) >= MOST_ENTRIES else ()
     return Diagnosis(
         target=str(target.path),
         places=places,
         findings=findings,
-        checked=_checked(seen),
+        checked=checked,
         unchecked=unchecked,
         seconds=round(time.monotonic() - began, 3),
     )
@@ -92,6 +117,28 @@ def judge(path: Path, seen: list[FileSeen], origin: Origin) -> tuple[tuple[Place
     # What lies around a single file was not looked at: say nothing of it.
     own = tuple(one for one in findings if not one.code.startswith(("FV2", "FV4")))
     return (), own
+
+
+def _digests(target: _Target, seen: list[FileSeen], *, deep: bool) -> tuple[int, tuple[Finding, ...]]:
+    """Return how many files were hashed, and those that are not what the cache or the hub's book-keeping promises."""
+    left = _MOST_HASHED_BYTES
+    wrong = []
+    count = 0
+    for one in seen:
+        path = _path_of(target.path, one.entry.path)
+        promised = promised_digest(target.path, path, one.entry.path) if one.entry.trouble is None else None
+        if promised is None or (not deep and one.entry.size > min(left, _SMALL_BYTES)):
+            continue
+        left -= one.entry.size
+        try:
+            is_so = digest_of(path, promised, one.entry.size) == promised.hex
+        except OSError:
+            continue  # said already, or gone meanwhile
+        count += 1
+        if not is_so:
+            what = f"{promised.algo} `{promised.hex[:12]}…` is on record, the file has another"
+            wrong.append(finding("FV116", one.entry.path, what, origin=target.origin))
+    return count, tuple(wrong)
 
 
 def _path_of(root: Path, path: str) -> Path:

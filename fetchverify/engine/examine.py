@@ -7,6 +7,8 @@ from typing import Any
 
 from fetchverify.core.diagnosis.facts import Content, Entry, FileSeen, Flaw, Sniffed, Trouble
 from fetchverify.core.diagnosis.filerules import wrong_content
+from fetchverify.core.manifest import Digest
+from fetchverify.engine.hashing import BUFFER_SIZE, new_hash
 from fetchverify.formats import config, dcp, gguf, safetensors, torchfile
 from fetchverify.formats.sniff import sniff
 from fetchverify.formats.source import Malformed, Source
@@ -106,3 +108,17 @@ def _zero(found: torchfile.TorchFile) -> dict[str, Any]:
     flat = ("optimizer_state_dict.fp32_flat_groups.", "optimizer_state_dict.single_partition_of_fp32_groups.")
     sizes = tuple(tensor.elements for tensor in found.tensors if tensor.name.startswith(flat))
     return {"partition_count": count, "flat_sizes": sizes or None}
+
+
+def digest_of(path: Path, promised: Digest, size: int) -> str:
+    """Return the digest of a file, of the kind that was promised.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    state = new_hash(promised, size)
+    buffer = memoryview(bytearray(BUFFER_SIZE))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            state.update(buffer[:count])
+    return state.hexdigest()

@@ -9,5 +9,6 @@ layouts        which layout a folder has
 folderrules    what must lie in it and agree
 trainrules     what training leaves
 securityrules  what would run code
+samples        what blocks of the numbers show
 wholes         a tree of folders, judged
 """

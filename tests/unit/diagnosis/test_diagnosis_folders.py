@@ -224,7 +224,7 @@ def vision(folder: Path) -> None:
 
 
 # Each row of the field notes on what breaks one folder, and each rule on tensors: what is damaged, how, and the code.
-ONE_FOLDER: dict[str, tuple[str, Callable[[Path], None], str]] = {
+ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no config": ("hf", gone("config.json"), "FV201"),
     "no weights": ("hf", gone("model.safetensors"), "FV202"),
     "a shard is missing": ("hf-sharded", gone("model-00002*"), "FV203"),
@@ -252,7 +252,7 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "Meta's layers are fewer": ("meta", lambda folder: edit_json(folder / "params.json", n_layers=3), "FV304"),
     "a part of Meta's is cut short": ("meta", lambda folder: cut(folder / "consolidated.00.pth", 900), "FV108"),
     "Meta's parts disagree": ("meta-2", wrong_parts, "FV317"),
-    "two layouts in one folder": ("meta", lambda folder: (folder / "config.json").write_text("{}") and None, "FV218"),
+    "two layouts in one folder": ("meta", lambda folder: (folder / "config.json").write_text("{}"), "FV218"),
     "a component is missing": ("diffusers", gone("unet"), "FV214"),
     "a component's weights are missing": ("diffusers", gone("unet/*.safetensors"), "FV214"),
     "a component's config is missing": ("diffusers", gone("scheduler/*"), "FV214"),
@@ -261,8 +261,8 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "GGUF cut short": ("gguf", lambda folder: cut(folder / "tiny-q8_0.gguf", 100), "FV108"),
     "GGUF of version 1": (
         "gguf",
-        lambda folder: (
-            (folder / "tiny-q8_0.gguf").write_bytes(b"GGUF\1" + (folder / "tiny-q8_0.gguf").read_bytes()[5:]) and None
+        lambda folder: (folder / "tiny-q8_0.gguf").write_bytes(
+            b"GGUF\1" + (folder / "tiny-q8_0.gguf").read_bytes()[5:]
         ),
         "FV124",
     ),
@@ -275,7 +275,7 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], None], str]] = {
         "FV403",
     ),
     "no latest": ("zero", gone("latest"), "FV405"),
-    "latest names nothing": ("zero", lambda folder: (folder / "latest").write_text("global_step9") and None, "FV405"),
+    "latest names nothing": ("zero", lambda folder: (folder / "latest").write_text("global_step9"), "FV405"),
     "a rank is missing": ("zero", gone("global_step2/zero_pp_rank_0*optim*"), "FV406"),
     "the last rank is missing": ("zero", gone("global_step2/zero_pp_rank_1*"), "FV406"),
     "slices differ": ("zero", other_slices, "FV407"),
@@ -293,15 +293,15 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a config that is no JSON": ("hf", lambda folder: cut(folder / "config.json"), "FV121"),
     "a config that is a message": (
         "hf",
-        lambda folder: (folder / "config.json").write_text('{"error": "Repository not found"}') and None,
+        lambda folder: (folder / "config.json").write_text('{"error": "Repository not found"}'),
         "FV103",
     ),
     "a link that leaves": ("hf", link_out, "FV504"),
     "a link that leads nowhere": ("hf", dangling, "FV120"),
     "code comes with it": ("hf", config(auto_map={"AutoModel": "modeling_x.X"}), "FV502"),
-    "a program": ("hf", lambda folder: (folder / "run.exe").write_bytes(b"MZ\x90") and None, "FV503"),
+    "a program": ("hf", lambda folder: (folder / "run.exe").write_bytes(b"MZ\x90"), "FV503"),
     "a pickle that runs code": ("hf", evil_pickle, "FV501"),
-    "zero_to_fp32.py": ("zero", lambda folder: (folder / "zero_to_fp32.py").write_text("#") and None, "FV505"),
+    "zero_to_fp32.py": ("zero", lambda folder: (folder / "zero_to_fp32.py").write_text("#"), "FV505"),
     "torch file cut short": ("hf-bin", lambda folder: cut(folder / "pytorch_model.bin", 700), "FV108"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,6 +26,8 @@ from fetchverify.errors import ExitCode, UsageError
         "fetchverify doctor ./Llama-3.1-8B",
         "fetchverify doctor meta-llama/Llama-3.1-8B",
         "fetchverify doctor output/checkpoint-500 --json",
+        "fetchverify doctor ./Llama-3.1-8B --for vllm",
+        "fetchverify doctor --accelerate zero3.yaml",
         "fetchverify doctor --explain FV301",
     ),
 )
@@ -45,12 +48,29 @@ from fetchverify.errors import ExitCode, UsageError
 @option(
     "--deep", is_flag=True, group=values.RUN, help="Hash every file whose digest is on record; else small ones alone."
 )
+@option(
+    "--for",
+    "use",
+    type=click.Choice(["causal-lm", "adapter", "embedding", "vllm", "diffusers"]),
+    group=values.RUN,
+    help="Say whether the folder can serve this use.",
+)
+@option(
+    "--accelerate",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="CONFIG",
+    group=values.RUN,
+    help="Say what a training with this config (Accelerate's YAML, DeepSpeed's JSON) will leave.",
+)
+@option("--env", is_flag=True, group=values.RUN, help="Print the versions of the libraries that train and load.")
 @option("--explain", metavar="CODE", group=values.RUN, help="Say what a finding's code means, and look at nothing.")
 @values.show_options
 def command(
     *,
     what: str | None,
     explain: str | None,
+    accelerate: Path | None,
+    env: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -61,20 +81,46 @@ def command(
     voice = open_voice(as_json=as_json, quiet=quiet, verbose=verbose, progress=progress)
     if explain is not None:
         return _explain(explain, voice)
-    if what is None:
+    if env:
+        return _tell_environment(voice)
+    if what is None and accelerate is None:
         raise UsageError("name what to look at", hint="see `fetchverify doctor --help`")
 
     from fetchverify.commands import doctor
     from fetchverify.sinks import diagnosed
 
-    options = doctor.DoctorOptions(what=what, **rest)
-    found = voice.run(lambda emit: doctor.run(options, emit))
+    if accelerate is not None:
+        path = accelerate
+        found = voice.run(lambda emit: doctor.run_training(path))
+    else:
+        options = doctor.DoctorOptions(what=what or ".", **rest)
+        found = voice.run(lambda emit: doctor.run(options, emit))
     if voice.lines is not None:
         voice.lines.write(found.as_json())
     else:
         for line in diagnosed.lines(found):
             voice.print(line)
     return found.exit_code
+
+
+def _tell_environment(voice: Voice) -> int:
+    from fetchverify.engine import surroundings
+
+    here = surroundings.machine()
+    if voice.lines is not None:
+        body = {"python": surroundings.python(), "versions": dict(here.versions), "gpus": here.gpus}
+        voice.lines.write({"kind": "Environment", **body})
+        return ExitCode.CLEAN
+    voice.print(f"python        {surroundings.python()}")
+    for name in surroundings.PACKAGES:
+        voice.print(f"{name:<12}  {here.versions.get(name, 'not installed')}")
+    voice.print(f"{'GPUs':<12}  {here.gpus or 'none seen'}")
+    old = here.versions.get("transformers", "5").partition(".")[0]
+    if old.isdigit() and int(old) < 5:
+        voice.print(
+            "note: with ZeRO-3 this transformers saves adapters empty; see `fetchverify doctor --explain FV414`"
+        )
+    return ExitCode.CLEAN
 
 
 def _explain(code: str, voice: Voice) -> int:

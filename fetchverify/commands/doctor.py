@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import anyio.to_thread
 
@@ -15,15 +16,20 @@ from fetchverify.core.diagnosis.codes import finding
 from fetchverify.core.diagnosis.facts import FileSeen
 from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Origin, Place, Severity
 from fetchverify.core.diagnosis.samples import judge_samples
+from fetchverify.core.diagnosis.trainconfig import Machine, judge_training
+from fetchverify.core.diagnosis.uses import Use, judge_use
 from fetchverify.core.manifest import RepoKind
 from fetchverify.core.reference import parse_reference
 from fetchverify.core.tree import is_commit
+from fetchverify.engine import surroundings
 from fetchverify.engine.examine import digest_of, examine
 from fetchverify.engine.sample import sample
 from fetchverify.errors import AbsentError, FetchverifyError
+from fetchverify.formats import config
+from fetchverify.formats.source import Malformed
 from fetchverify.store.evidence import promised_digest
 from fetchverify.store.hubcache import repo_folder_name
-from fetchverify.store.reading import MOST_ENTRIES, entries
+from fetchverify.store.reading import MOST_ENTRIES, FileSource, entries
 from fetchverify.store.trees import parse_commit, ref_parts
 
 _NEARBY = 200
@@ -40,6 +46,7 @@ class DoctorOptions:
         what: a file, a folder, or a repo in the cache.
         sample_budget_s: how long to look at the numbers; 0 looks at headers alone.
         deep: hash every file whose digest is on record, and not the small ones alone.
+        use: also say whether the folder can serve it.
     """
 
     what: str
@@ -48,6 +55,7 @@ class DoctorOptions:
     cache_dir: Path | None = None
     sample_budget_s: float = 5.0
     deep: bool = False
+    use: Use | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +104,12 @@ def _run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
     findings += wrong
     if hashed:
         checked += (f"{hashed:,} digest{'s' if hashed != 1 else ''}",)
+    serves = None
+    if options.use is not None:
+        top = next((one.value for one in seen if one.entry.path == "config.json"), None)
+        lacks = judge_use(options.use, places, top if isinstance(top, dict) else None, findings)
+        findings += lacks
+        serves = not lacks
     if target.asked is not None:
         asked = f"`{target.asked}` holds none; looked at `{target.path}`"
         findings = (finding("FV413", str(target.path), asked), *findings)
@@ -105,8 +119,59 @@ def _run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
         findings=findings,
         checked=checked,
         unchecked=unchecked,
+        serves=serves,
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+async def run_training(path: Path) -> Diagnosis:
+    """Look at a config of Accelerate or DeepSpeed.
+
+    Raises:
+        AbsentError: it cannot be read.
+    """
+    return await anyio.to_thread.run_sync(_run_training, path)
+
+
+def _run_training(path: Path) -> Diagnosis:
+    here = surroundings.machine()
+    try:
+        with FileSource(path) as source:
+            text = source.read(0, 1).lstrip() == b"{" or path.suffix == ".json"
+            value = config.read_json(source) if text else config.read_flat_yaml(source)
+        if not isinstance(value, dict):
+            raise Malformed("FV416", "it is no object")
+        findings = tuple(judge_training(path.name, value, here))
+        findings += _deepspeed_beside(path, value, here)
+    except OSError as error:
+        raise AbsentError(f"`{path}` cannot be read: {error.strerror}") from error
+    except Malformed as error:
+        findings = (finding("FV416", path.name, error.flaw.seen),)
+    unchecked = () if here.gpus else ("the number of processes: no GPU is seen here",)
+    return Diagnosis(
+        target=str(path),
+        places=(Place(path=".", layout="training config"),),
+        findings=findings,
+        checked=("how the training saves",),
+        unchecked=unchecked,
+    )
+
+
+def _deepspeed_beside(path: Path, value: dict[str, Any], here: Machine) -> tuple[Finding, ...]:
+    """Return the findings on the DeepSpeed config that Accelerate's names."""
+    inner = value.get("deepspeed_config")
+    named = inner.get("deepspeed_config_file") if isinstance(inner, dict) else None
+    if not isinstance(named, str):
+        return ()
+    other = path.parent / named
+    try:
+        with FileSource(other) as source:
+            told = config.read_json(source)
+        return tuple(judge_training(named, told, here)) if isinstance(told, dict) else ()
+    except OSError as error:
+        return (finding("FV416", named, f"`{path.name}` names it, and it cannot be read: {error.strerror}"),)
+    except Malformed as error:
+        return (finding("FV416", named, error.flaw.seen),)
 
 
 def judge(path: Path, seen: list[FileSeen], origin: Origin) -> tuple[tuple[Place, ...], tuple[Finding, ...]]:

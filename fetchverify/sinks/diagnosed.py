@@ -51,5 +51,7 @@ def verdict(diagnosis: Diagnosis) -> str:
         said[-1] = human.count(counts[2], "note")
     head = "healthy" if not counts[0] and not counts[1] else "broken" if counts[0] else "usable, with warnings"
     tail = f"; {', '.join(said)}" if said else ""
+    if diagnosis.serves is not None:
+        tail += "; it can serve that use" if diagnosis.serves else "; it cannot serve that use"
     left = f"; not checked: {', '.join(diagnosis.unchecked)}" if diagnosis.unchecked else ""
     return f"{head} ({what}): checked {checked}, in {human.duration(diagnosis.seconds)}{tail}{left}"

@@ -8,6 +8,8 @@ tensorrules    names and shapes against the config, of any architecture
 layouts        which layout a folder has
 folderrules    what must lie in it and agree
 trainrules     what training leaves
+trainconfig    what a training config will leave
+uses           can the folder serve a use
 securityrules  what would run code
 samples        what blocks of the numbers show
 wholes         a tree of folders, judged

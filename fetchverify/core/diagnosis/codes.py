@@ -411,12 +411,6 @@ RULES: dict[str, Rule] = {
         "recover them from the folder named here, before it is removed",
     ),
     "FV416": Rule(E, "a config that cannot be read", "what it says about saving is unknown", "check its syntax"),
-    "FV417": Rule(
-        E,
-        "saving 16-bit weights is off under ZeRO-3",
-        "the end of training leaves only the sharded checkpoint",
-        "set `zero3_save_16bit_model: true`",
-    ),
     # --- security
     "FV501": Rule(
         E,

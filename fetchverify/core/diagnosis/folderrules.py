@@ -58,11 +58,12 @@ def _weights(folder: FolderSeen) -> Iterator[Finding]:
             "FV202", folder.path, "a config and no weights", origin=folder.origin, fetch=(folder.at("*.safetensors"),)
         )
         return
-    missing = list(_shards(folder, names))
-    yield from missing
+    found = list(_shards(folder, names))
+    yield from found
     yield from _single_and_shards(folder, names)
     used = _loaded(names)
-    if not missing and used and _whole(folder, used):
+    # What a missing shard holds is not lost from the model.
+    if used and not any(one.code == "FV203" for one in found) and _whole(folder, used):
         paths = tuple(folder.at(name) for name in used)
         where = paths[0] if len(paths) == 1 else folder.path
         yield from judge_tensors(where, folder.tensors(used), config, folder.origin, paths)

@@ -57,7 +57,7 @@ from fetchverify.errors import ExitCode, UsageError
 )
 @option(
     "--accelerate",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     metavar="CONFIG",
     group=values.RUN,
     help="Say what a training with this config (Accelerate's YAML, DeepSpeed's JSON) will leave.",

@@ -8,5 +8,5 @@ the hub's cache, `folder` (with `localdir`) a plain folder; both use `area`, our
 `worktree` is its work tree as a target, `settle` tells git-lfs's store and git's index of what was filled.
 `pinfile` keeps lock files. `survey` (with `surveyfolder`, `surveyclone`) looks at all that lies in a cache, a folder or
 a clone, for what judges it. `holders` names who holds a lock.
-`reading` and `evidence` look at what others wrote, `blockmap` and `proofs` what was proved, `quarantine` what was bad.
+`reading` and `evidence` look at what others wrote, for `doctor`.
 """

@@ -77,6 +77,12 @@ if TYPE_CHECKING:
 @values.lock_timeout_option
 @values.clone_options
 @option("--force-download", "force", is_flag=True, group=values.RUN, help="Fetch again what is there already.")
+@option(
+    "--no-doctor",
+    is_flag=True,
+    group=values.RUN,
+    help="Do not look for weights that are broken in the repo itself.",
+)
 @option("--dry-run", is_flag=True, group=values.RUN, help="Show what would be done, and do nothing.")
 @values.show_options
 def command(
@@ -115,6 +121,7 @@ def command(
 
     from fetchverify.commands import get
 
+    rest["doctor"] = not rest.pop("no_doctor")
     more = {"token": token, "limit_rate": limit_rate or None, "offline": offline or constants.HF_HUB_OFFLINE, **rest}
     if locked is not None:
         asked = _locked(locked, repo_id, files=files, **more)
@@ -189,7 +196,7 @@ def _locked(
 
 
 # What makes no sense where git says which files there are, at which commit, and where they belong.
-_NOT_IN_CLONE = ("repo_type", "revision", "layout", "to", "force")
+_NOT_IN_CLONE = ("repo_type", "revision", "layout", "to", "force", "no_doctor")
 
 
 def _in_clone(voice: Voice, path: Path, rest: dict[str, Any], **more: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio.to_thread
 
@@ -15,12 +15,12 @@ from fetchverify.core.paths import case_collisions
 from fetchverify.core.pins import Pin, hold_to
 from fetchverify.core.plan import Plan, Seen, plan_fetch
 from fetchverify.core.reference import parse_reference
-from fetchverify.core.report import Report
+from fetchverify.core.report import Outcome, Report
 from fetchverify.core.retry import PATIENT, patience
 from fetchverify.core.select import select
 from fetchverify.engine.run import TransferOptions
 from fetchverify.engine.transfer import Transfer
-from fetchverify.errors import AbsentError, DiskError
+from fetchverify.errors import AbsentError, DiskError, ExitCode
 from fetchverify.net.hub import Hub
 from fetchverify.net.wire import Endpoint
 from fetchverify.store.casefold import folds_case
@@ -30,6 +30,9 @@ from fetchverify.store.folder import Folder
 from fetchverify.store.hubcache import HubCache
 from fetchverify.store.layout import Layout
 
+if TYPE_CHECKING:
+    from fetchverify.core.diagnosis.findings import Finding
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetOptions:
@@ -38,6 +41,7 @@ class GetOptions:
     Attributes:
         endpoint: the first one is trusted for metadata and sees the token; bytes may come from any.
         pin: what the Hub is held to; `repo` then names the same repo.
+        doctor: look at the headers of a model's weights, and say what is broken in the repo itself.
     """
 
     repo: str
@@ -59,6 +63,7 @@ class GetOptions:
     force: bool = False
     retries: int = PATIENT.attempts
     lock_timeout_s: float | None = None
+    doctor: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +165,20 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
         changed=not plan.changes_nothing,
         published=published,
         liars=transfer.run.suppliers.liars,
+        findings=await _broken_there(options, layout.target, manifest, outcomes),
     )
+
+
+async def _broken_there(
+    options: GetOptions, target: Path, manifest: Manifest, outcomes: tuple[Outcome, ...]
+) -> tuple[Finding, ...]:
+    """Return what is broken in the repo itself; its bytes were proved, so getting them again would not help."""
+    if not options.doctor or manifest.ref.kind != "model":
+        return ()
+    from fetchverify.engine.examine import broken_weights
+
+    here = [outcome.path for outcome in outcomes if outcome.kind.exit_code is ExitCode.CLEAN]
+    return await anyio.to_thread.run_sync(broken_weights, target, here, abandon_on_cancel=True)
 
 
 def _layout(options: GetOptions, ref: RepoRef, disk: Disk) -> Layout:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fetchverify.errors import ExitCode
+
+if TYPE_CHECKING:
+    from fetchverify.core.diagnosis.findings import Finding
 
 
 class OutcomeKind(Enum):
@@ -71,6 +74,7 @@ class Report:
         published: False while at least one selected file is missing: then the ref did not move.
         quarantined: bad copies that lie in quarantine, of this run and earlier ones.
         liars: endpoints that sent bytes which are not the file, where several were named; they were left out.
+        findings: what is broken in the repo itself: proved to be what it promises, and of no use.
     """
 
     repo_id: str
@@ -87,6 +91,7 @@ class Report:
     changed: bool
     published: bool
     liars: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -99,4 +104,5 @@ class Report:
         body["repo_type"] = body.pop("kind")
         for outcome, value in zip(body["outcomes"], self.outcomes, strict=True):
             outcome["kind"] = value.kind.value
+        body["findings"] = [finding.as_json() for finding in self.findings]
         return {"kind": "Report", "exit_code": int(self.exit_code), **body}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fetchverify.core.diagnosis.facts import Content, Entry, FileSeen, Flaw, Sniffed, Trouble
-from fetchverify.core.diagnosis.filerules import wrong_content
+from fetchverify.core.diagnosis.filerules import judge_file, wrong_content
+from fetchverify.core.diagnosis.findings import Finding, Origin
+from fetchverify.core.diagnosis.layouts import SHARD
 from fetchverify.core.manifest import Digest
 from fetchverify.engine.hashing import BUFFER_SIZE, new_hash
 from fetchverify.formats import config, dcp, gguf, safetensors, torchfile
@@ -108,6 +112,30 @@ def _zero(found: torchfile.TorchFile) -> dict[str, Any]:
     flat = ("optimizer_state_dict.fp32_flat_groups.", "optimizer_state_dict.single_partition_of_fp32_groups.")
     sizes = tuple(tensor.elements for tensor in found.tensors if tensor.name.startswith(flat))
     return {"partition_count": count, "flat_sizes": sizes or None}
+
+
+# A repo of more weights than this is looked at in part: saying so must not take longer than fetching it.
+_MOST_WEIGHTS = 2000
+_WEIGHTS = (".safetensors", ".gguf", ".pth", "_model.bin")
+
+
+def broken_weights(root: Path, paths: Iterable[str]) -> tuple[Finding, ...]:
+    """Return what is wrong with the weights among these files, judged each by its own header."""
+    weights = [path for path in paths if path.endswith(_WEIGHTS) or SHARD.fullmatch(path.rpartition("/")[2])]
+    found: list[Finding] = []
+    for path in weights[:_MOST_WEIGHTS]:
+        try:
+            size = (root / path).stat().st_size
+        except OSError:
+            continue
+        seen = examine(root / path, Entry(path=path, size=size))
+        # What is larger than is looked at is not known to be broken.
+        found += [one for one in judge_file(seen, _AT_THE_PUBLISHERS) if one.code != "FV125"]
+    return tuple(replace(one, remedy=_TELL) for one in found)
+
+
+_AT_THE_PUBLISHERS = Origin()
+_TELL = "tell the repo's owners, or take another revision; what is here is what the repo promises"
 
 
 def digest_of(path: Path, promised: Digest, size: int) -> str:

@@ -74,6 +74,10 @@ def remarks(report: Report) -> list[str]:
         lines.append(f"`{outcome.path}` came corrupted{how} it is proved now")
     if len(again) > _MOST_FAILURES:
         lines.append(f"so were {human.count(len(again) - _MOST_FAILURES, 'more file')}")
+    for one in report.findings[:_MOST_FAILURES]:
+        lines.append(f"`{one.path}` is proved, but broken in the repo itself: {one.code}, {one.seen}; {one.remedy}")
+    if len(report.findings) > _MOST_FAILURES:
+        lines.append(f"so are {human.count(len(report.findings) - _MOST_FAILURES, 'more file')}; `--json` names all")
     if report.quarantined:
         verb = "lies" if report.quarantined == 1 else "lie"
         lines.append(f"{human.count(report.quarantined, 'bad copy')} {verb} in quarantine")

@@ -15,7 +15,7 @@ from fetchverify.core.paths import case_collisions
 from fetchverify.core.pins import Pin, hold_to
 from fetchverify.core.plan import Plan, Seen, plan_fetch
 from fetchverify.core.reference import parse_reference
-from fetchverify.core.report import Outcome, Report
+from fetchverify.core.report import Outcome, OutcomeKind, Report
 from fetchverify.core.retry import PATIENT, patience
 from fetchverify.core.select import select
 from fetchverify.engine.run import TransferOptions
@@ -177,8 +177,13 @@ async def _broken_there(
         return ()
     from fetchverify.engine.examine import broken_weights
 
-    here = [outcome.path for outcome in outcomes if outcome.kind.exit_code is ExitCode.CLEAN]
-    return await anyio.to_thread.run_sync(broken_weights, target, here, abandon_on_cancel=True)
+    # What lay there before was said when it was published.
+    published = [
+        outcome.path
+        for outcome in outcomes
+        if outcome.kind.exit_code is ExitCode.CLEAN and outcome.kind is not OutcomeKind.KEPT
+    ]
+    return await anyio.to_thread.run_sync(broken_weights, target, published, abandon_on_cancel=True)
 
 
 def _layout(options: GetOptions, ref: RepoRef, disk: Disk) -> Layout:

@@ -27,6 +27,7 @@ from fetchverify.errors import ExitCode, UsageError
         "fetchverify doctor meta-llama/Llama-3.1-8B",
         "fetchverify doctor output/checkpoint-500 --json",
         "fetchverify doctor ./Llama-3.1-8B --for vllm",
+        "fetchverify doctor ./my-llama --against meta-llama/Llama-3.1-8B",
         "fetchverify doctor --accelerate zero3.yaml",
         "fetchverify doctor --explain FV301",
     ),
@@ -56,6 +57,14 @@ from fetchverify.errors import ExitCode, UsageError
     help="Say whether the folder can serve this use.",
 )
 @option(
+    "--against",
+    metavar="REPO_ID[@REV]",
+    group=values.RUN,
+    help="Compare with this repo's own headers, a few KB a shard: tensors, shapes, dtypes, sizes.",
+)
+@values.endpoint_option
+@values.token_options
+@option(
     "--accelerate",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="CONFIG",
@@ -70,6 +79,10 @@ def command(
     what: str | None,
     explain: str | None,
     accelerate: Path | None,
+    against: str | None,
+    endpoint: str | None,
+    token: str | None,
+    token_file: Path | None,
     env: bool,
     as_json: bool,
     quiet: bool,
@@ -93,7 +106,12 @@ def command(
         path = accelerate
         found = voice.run(lambda emit: doctor.run_training(path))
     else:
-        options = doctor.DoctorOptions(what=what or ".", **rest)
+        repo = None
+        if against is not None:
+            from fetchverify.commands.comparing import Against
+
+            repo = Against(repo=against, endpoint=endpoint, token=values.read_token(token, token_file))
+        options = doctor.DoctorOptions(what=what or ".", against=repo, **rest)
         found = voice.run(lambda emit: doctor.run(options, emit))
     if voice.lines is not None:
         voice.lines.write(found.as_json())

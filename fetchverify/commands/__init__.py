@@ -1,6 +1,7 @@
 """One module a command, each with a `run`: observe, decide, act, report; words and bars are left to `sinks`.
 
 get        a repo or some of its files, proved, into the hub's cache or a plain folder
+comparing  a folder against its repo's own headers, for `doctor`
 doctor     say what is wrong with a model's folder
 probe      measure the line to an endpoint
 lock       what repos promise today, in a file to review

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
@@ -32,6 +32,9 @@ from fetchverify.store.hubcache import repo_folder_name
 from fetchverify.store.reading import MOST_ENTRIES, FileSource, entries
 from fetchverify.store.trees import parse_commit, ref_parts
 
+if TYPE_CHECKING:
+    from fetchverify.commands.comparing import Against
+
 _NEARBY = 200
 # Without `--deep`: what is hashed in a moment.
 _SMALL_BYTES = 4 << 20
@@ -47,6 +50,7 @@ class DoctorOptions:
         sample_budget_s: how long to look at the numbers; 0 looks at headers alone.
         deep: hash every file whose digest is on record, and not the small ones alone.
         use: also say whether the folder can serve it.
+        against: also compare with this repo's own headers.
     """
 
     what: str
@@ -56,6 +60,7 @@ class DoctorOptions:
     sample_budget_s: float = 5.0
     deep: bool = False
     use: Use | None = None
+    against: Against | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +85,18 @@ async def run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
         AbsentError: nothing of that name is on this disk.
         DiskError: the folder cannot be read.
     """
-    return await anyio.to_thread.run_sync(_run, options, emit, abandon_on_cancel=True)
+    found, seen, target = await anyio.to_thread.run_sync(_run, options, abandon_on_cancel=True)
+    if options.against is None:
+        return found
+    # Imported only here: offline, httpx and its kin are half of a short run.
+    from fetchverify.commands.comparing import compare
+
+    differences = await compare(options.against, target.path, seen, target.origin.to, emit)
+    checked = (*found.checked, f"the headers of `{options.against.repo}`")
+    return replace(found, findings=found.findings + differences, checked=checked)
 
 
-def _run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
+def _run(options: DoctorOptions) -> tuple[Diagnosis, list[FileSeen], _Target]:
     began = time.monotonic()
     target = _find(options)
     seen = [examine(_path_of(target.path, entry.path), entry) for entry in entries(target.path, target.allowed)]
@@ -113,7 +126,7 @@ def _run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
     if target.asked is not None:
         asked = f"`{target.asked}` holds none; looked at `{target.path}`"
         findings = (finding("FV413", str(target.path), asked), *findings)
-    return Diagnosis(
+    found = Diagnosis(
         target=str(target.path),
         places=places,
         findings=findings,
@@ -122,6 +135,7 @@ def _run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
         serves=serves,
         seconds=round(time.monotonic() - began, 3),
     )
+    return found, seen, target
 
 
 async def run_training(path: Path) -> Diagnosis:

@@ -104,8 +104,8 @@ def _torch(source: Source, entry: Entry, sniffed: Sniffed, name: str) -> FileSee
 
 def _zero(found: torchfile.TorchFile) -> dict[str, Any]:
     """Return what rules on DeepSpeed's ranks ask for: over how many it is cut, and how large this slice is."""
-    top = dict(torchfile.pairs_of(found.value))
-    state = dict(torchfile.pairs_of(top.get("optimizer_state_dict")))
+    top = {key: value for key, value in torchfile.pairs_of(found.value) if isinstance(key, str)}
+    state = {key: value for key, value in torchfile.pairs_of(top.get("optimizer_state_dict")) if isinstance(key, str)}
     count = state.get("partition_count")
     if isinstance(count, list) and count:
         count = max((one for one in count if type(one) is int), default=None)

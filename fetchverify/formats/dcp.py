@@ -37,14 +37,13 @@ def read_dcp(source: Source) -> DcpSeen:
         chunks[name] = tuple(_span(chunk) for chunk in _list(fields.get("chunks")))
     records, transformed = _records(top.get("storage_data"))
     planner = top.get("planner_data")
-    roots = dict.fromkeys(
-        path[0] for path in (planner.values() if isinstance(planner, dict) else ()) if isinstance(path, tuple) and path
-    )
+    paths = planner.values() if isinstance(planner, dict) else ()
+    firsts = [path[0] for path in paths if isinstance(path, tuple) and path and isinstance(path[0], (str, int))]
     return DcpSeen(
         tensors=tuple(tensors),
         chunks=chunks,
         records=records,
-        roots=tuple(str(root)[:120] for root in roots if isinstance(root, (str, int))),
+        roots=tuple(str(root)[:120] for root in dict.fromkeys(firsts)),
         imports=walked.imports,
         transformed=transformed,
     )

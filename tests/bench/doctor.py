@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from fetchverify.core.diagnosis.samples import STRIDE_BYTES
 
@@ -45,12 +46,14 @@ def write(folder: Path) -> int:
     (folder / "config.json").write_text(json.dumps(config))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_text("{}")
-    where, total = {}, 0
+    where: dict[str, str] = {}
+    total = 0
     items = list(tensors().items())
     block = os.urandom(4096).replace(b"\x7f", b"\x01").replace(b"\xff", b"\x01")
     for shard in range(SHARDS):
         name = f"model-{shard + 1:05}-of-{SHARDS:05}.safetensors"
-        header, at = {}, 0
+        header: dict[str, dict[str, Any]] = {}
+        at = 0
         for tensor, shape in items[shard::SHARDS]:
             size = 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
             header[tensor] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}

@@ -18,6 +18,8 @@ _HEAD = re.compile(
 )
 _EMBEDDING = re.compile(r"(?:.*\.)?(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight")
 _ELSEWHERE = re.compile(r"vision|visual|image|audio|speech|encoder|mtp|draft|tower|talker|code2wav")
+# A config may claim any number; the deepest model seen has 126.
+_MOST_LAYERS = 10_000
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
 
@@ -103,7 +105,13 @@ def _layers(
         yield from _lacking(path, stack, layers, origin, files)
     wanted = _number(config, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
     main = [stack for stack in stacks if not _ELSEWHERE.search(stack)]
-    if wanted is None or len(main) != 1 or config.get("is_encoder_decoder") or "vision_config" in config:
+    if (
+        wanted is None
+        or not 0 < wanted <= _MOST_LAYERS
+        or len(main) != 1
+        or config.get("is_encoder_decoder")
+        or "vision_config" in config
+    ):
         return
     layers = stacks[main[0]]
     extra = _number(config, "num_nextn_predict_layers") or 0

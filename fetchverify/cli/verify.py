@@ -79,6 +79,9 @@ if TYPE_CHECKING:
     group=values.RUN,
     help="Write a SHA256SUMS that `sha256sum -c` takes, into the folder; of a repo in the cache, where you are.",
 )
+@option(
+    "--no-doctor", is_flag=True, group=values.RUN, help="Do not look for weights that are broken in the repo itself."
+)
 @values.retries_option
 @values.show_options
 def command(
@@ -100,6 +103,7 @@ def command(
 
     from fetchverify.commands import verify
 
+    rest["doctor"] = not rest.pop("no_doctor")
     offline = offline or constants.HF_HUB_OFFLINE
     options = verify.VerifyOptions(
         token=token, offline=offline, details=as_json or verbose or (offline and not quiet), **rest
@@ -117,6 +121,10 @@ def tell_report(report: VerifyReport, voice: Voice, *, quiet: bool, every: bool)
             voice.lines.write(line)
         voice.lines.write(report.as_json())
         return report.exit_code
+    from fetchverify.sinks.closing import broken_there
+
+    for text in broken_there(report.broken):
+        voice.say(text)
     for text in verified.lines(report, quiet=quiet, every=every):
         voice.print(text)
     return report.exit_code

@@ -51,6 +51,7 @@ from fetchverify.store.survey import repo_folders, survey_cache, survey_store
 from fetchverify.store.surveyfolder import survey_folder
 
 if TYPE_CHECKING:
+    from fetchverify.core.diagnosis.findings import Finding
     from fetchverify.net.hub import Hub
     from fetchverify.net.wire import Endpoint
 
@@ -80,6 +81,8 @@ class VerifyOptions:
     """The empty path for `SHA256SUMS` in the folder, or here for a repo in the cache."""
     details: bool = False
     """Name the good files, too."""
+    doctor: bool = True
+    """Look at the headers of a model's weights, and say what is broken in the repo itself."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,7 +109,28 @@ async def run(options: VerifyOptions, emit: events.Emit) -> VerifyReport:
     """
     began = time.monotonic()
     with without_collector():
-        return await Verification(options, emit).run(began)
+        report = await Verification(options, emit).run(began)
+    if not options.doctor:
+        return report
+    return replace(report, broken=await anyio.to_thread.run_sync(_broken_there, report, abandon_on_cancel=True))
+
+
+def _broken_there(report: VerifyReport) -> tuple[Finding, ...]:
+    """Return what is proved and yet broken: the repo itself holds a pointer, or a cut shard."""
+    from fetchverify.engine.examine import broken_weights
+    from fetchverify.store.reading import entries
+
+    found: list[Finding] = []
+    for place in report.places:
+        if place.repo_type != "model":
+            continue
+        root = Path(place.target)
+        known = {finding.path for finding in place.verdict.findings}
+        for folder in [root / "snapshots" / commit for commit in place.commits] if place.in_cache else [root]:
+            if folder.is_dir():
+                paths = [entry.path for entry in entries(folder, root) if entry.path not in known]
+                found += broken_weights(folder, paths)
+    return tuple(found)
 
 
 @contextmanager

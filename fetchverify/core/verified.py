@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from fetchverify.core.diagnosis.findings import Finding
 from fetchverify.core.facts import Evidence, How
 from fetchverify.core.findings import Kind, Rank, Verdict
 from fetchverify.errors import ExitCode
@@ -76,6 +77,7 @@ class VerifyReport:
     Attributes:
         bytes_hashed: bytes that were read.
         sums: where SHA256SUMS was written, or None.
+        broken: what is proved, and of no use: the repo itself holds it so.
         network: the exit code of the first repo of several that the Hub could not be asked about.
     """
 
@@ -89,6 +91,7 @@ class VerifyReport:
     sums: str | None = None
     network: ExitCode = ExitCode.CLEAN
     notes: tuple[str, ...] = field(default=())
+    broken: tuple[Finding, ...] = ()
 
     def fails(self, kind: Kind) -> bool:
         """Return whether a finding of this kind makes the run fail."""
@@ -109,6 +112,7 @@ class VerifyReport:
             "kind": "Report",
             "exit_code": int(self.exit_code),
             "places": [place.as_json() for place in self.places],
+            "broken": [finding.as_json() for finding in self.broken],
             "seconds": self.seconds,
             "files_hashed": self.files_hashed,
             "bytes_hashed": self.bytes_hashed,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from fetchverify.core.diagnosis.findings import Finding
 from fetchverify.core.report import Outcome, OutcomeKind, Report
 from fetchverify.errors import ExitCode
 from fetchverify.sinks import human
@@ -74,15 +75,23 @@ def remarks(report: Report) -> list[str]:
         lines.append(f"`{outcome.path}` came corrupted{how} it is proved now")
     if len(again) > _MOST_FAILURES:
         lines.append(f"so were {human.count(len(again) - _MOST_FAILURES, 'more file')}")
-    for one in report.findings[:_MOST_FAILURES]:
-        lines.append(f"`{one.path}` is proved, but broken in the repo itself: {one.code}, {one.seen}; {one.remedy}")
-    if len(report.findings) > _MOST_FAILURES:
-        lines.append(f"so are {human.count(len(report.findings) - _MOST_FAILURES, 'more file')}; `--json` names all")
+    lines += broken_there(report.findings)
     if report.quarantined:
         verb = "lies" if report.quarantined == 1 else "lie"
         lines.append(f"{human.count(report.quarantined, 'bad copy')} {verb} in quarantine")
     if not report.published and report.kind != "clone":
         lines.append("the snapshot is not complete: its revision was not moved")
+    return lines
+
+
+def broken_there(findings: Sequence[Finding]) -> list[str]:
+    """Return what is proved and yet broken, because the repo itself holds it so; the rest is counted."""
+    lines = [
+        f"`{one.path}` is proved, but broken in the repo itself: {one.code}, {one.seen}; {one.remedy}"
+        for one in findings[:_MOST_FAILURES]
+    ]
+    if len(findings) > _MOST_FAILURES:
+        lines.append(f"so are {human.count(len(findings) - _MOST_FAILURES, 'more file')}; `--json` names all")
     return lines
 
 

@@ -31,10 +31,10 @@ def hub() -> Iterator[MockHub]:
         yield hub
 
 
-def get(hub: MockHub, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def get(hub: MockHub, tmp_path: Path, *words: str, command: str = "get") -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     return subprocess.run(
-        [sys.executable, "-m", "fetchverify", "get", "org/broken", *words],
+        [sys.executable, "-m", "fetchverify", command, "org/broken", *words],
         capture_output=True,
         text=True,
         timeout=60,
@@ -58,3 +58,15 @@ def test_the_report_names_it_and_no_doctor_is_silent(hub: MockHub, tmp_path: Pat
     done = get(hub, tmp_path / "another", "--no-doctor", "--json")
     assert [] == json.loads(done.stdout.splitlines()[-1])["findings"]
     assert "broken" not in done.stderr.replace("org/broken", "")
+
+
+@pytest.mark.parametrize("words", [(), ("--offline",)])
+def test_verify_says_so_too(hub: MockHub, tmp_path: Path, words: tuple[str, ...]) -> None:
+    get(hub, tmp_path, "-q")
+    done = get(hub, tmp_path, *words, command="verify")
+    assert 0 == done.returncode
+    assert 2 == done.stderr.count("broken in the repo itself")
+    done = get(hub, tmp_path, *words, "--no-doctor", command="verify")
+    assert "broken in the repo itself" not in done.stderr
+    report = json.loads(get(hub, tmp_path, *words, "--json", command="verify").stdout.splitlines()[-1])
+    assert ["FV101", "FV108"] == [one["code"] for one in report["broken"]]

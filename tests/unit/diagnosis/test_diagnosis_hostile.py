@@ -79,6 +79,13 @@ def test_any_value_anywhere_in_json_is_survived(name: str, path: str, data: st.D
     json.dumps([one.as_json() for one in findings])
 
 
+@pytest.mark.parametrize("key", ["num_hidden_layers", "vocab_size", "hidden_size", "num_nextn_predict_layers"])
+def test_an_absurd_number_takes_no_time(key: str) -> None:
+    files = dict(FOLDERS["hf"])
+    files["config.json"] = json.dumps({**json.loads(files["config.json"]), key: 1 << 60}).encode()
+    judge_tree([examined("hf", one, content) for one, content in files.items()], Origin())
+
+
 @given(
     st.dictionaries(st.sampled_from(["distributed_type", "deepspeed_config", "num_processes", "num_machines"]), VALUES)
 )

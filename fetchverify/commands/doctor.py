@@ -13,7 +13,7 @@ import anyio.to_thread
 from fetchverify import events
 from fetchverify.core.diagnosis import wholes
 from fetchverify.core.diagnosis.codes import finding
-from fetchverify.core.diagnosis.facts import FileSeen
+from fetchverify.core.diagnosis.facts import Content, FileSeen, Record
 from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Origin, Place, Severity
 from fetchverify.core.diagnosis.samples import judge_samples
 from fetchverify.core.diagnosis.trainconfig import Machine, judge_training
@@ -22,11 +22,12 @@ from fetchverify.core.manifest import RepoKind
 from fetchverify.core.reference import parse_reference
 from fetchverify.core.tree import is_commit
 from fetchverify.engine import surroundings
+from fetchverify.engine.checksums import Part, crc_flaw
 from fetchverify.engine.examine import digest_of, examine
 from fetchverify.engine.sample import sample
 from fetchverify.errors import AbsentError, FetchverifyError
 from fetchverify.formats import config
-from fetchverify.formats.source import Malformed
+from fetchverify.formats.source import Malformed, Source
 from fetchverify.store.evidence import promised_digest
 from fetchverify.store.hubcache import repo_folder_name
 from fetchverify.store.reading import MOST_ENTRIES, FileSource, entries
@@ -115,6 +116,10 @@ def _run(options: DoctorOptions) -> tuple[Diagnosis, list[FileSeen], _Target]:
             checked += (f"{part}{whole} samples of the numbers",)
     hashed, wrong = _digests(target, [one for one in seen if one.entry.path not in bad], deep=options.deep)
     findings += wrong
+    carried, damaged = _checksums(target, [one for one in seen if one.entry.path not in bad], deep=options.deep)
+    findings += damaged
+    if carried:
+        checked += (f"the CRC32 of {carried:,} file{'s' if carried != 1 else ''}",)
     if hashed:
         checked += (f"{hashed:,} digest{'s' if hashed != 1 else ''}",)
     serves = None
@@ -218,6 +223,39 @@ def _digests(target: _Target, seen: list[FileSeen], *, deep: bool) -> tuple[int,
             what = f"{promised.algo} `{promised.hex[:12]}…` is on record, the file has another"
             wrong.append(finding("FV116", one.entry.path, what, origin=target.origin))
     return count, tuple(wrong)
+
+
+def _checksums(target: _Target, seen: list[FileSeen], *, deep: bool) -> tuple[int, tuple[Finding, ...]]:
+    """Return how many files carry checksums of their own that were compared, and those that differ."""
+    left = _MOST_HASHED_BYTES
+    found = []
+    count = 0
+    records: dict[tuple[str, str], list[Record]] = {}
+    for one in seen:
+        for record in one.dcp.records if one.dcp else ():
+            records.setdefault((one.entry.path.rpartition("/")[0], record.path), []).append(record)
+    for one in seen:
+        parent, _, name = one.entry.path.rpartition("/")
+        parts = records.get((parent, name))
+        if parts is None and (one.sniffed.content is not Content.ZIP or not one.imports):
+            continue
+        if not deep and one.entry.size > min(left, _SMALL_BYTES):
+            continue
+        left -= one.entry.size
+        try:
+            with FileSource(_path_of(target.path, one.entry.path)) as source:
+                sources = [source] if parts is None else [Part(source, part.start, part.length) for part in parts]
+                flaw = next((flaw for whole in sources if _is_zip(whole) and (flaw := crc_flaw(whole))), None)
+        except OSError:
+            continue
+        count += 1
+        if flaw is not None:
+            found.append(finding(flaw.code, one.entry.path, flaw.seen, origin=target.origin))
+    return count, tuple(found)
+
+
+def _is_zip(source: Source) -> bool:
+    return source.read(0, 4) == b"PK\x03\x04"
 
 
 def _path_of(root: Path, path: str) -> Path:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 from fetchverify.core.diagnosis import layouts, trainrules
 from fetchverify.core.diagnosis.codes import finding
-from fetchverify.core.diagnosis.facts import FileSeen
+from fetchverify.core.diagnosis.facts import FileSeen, Tensor
 from fetchverify.core.diagnosis.findings import Finding
 from fetchverify.core.diagnosis.layouts import META_PART, SHARD, FolderSeen, hf_weights
-from fetchverify.core.diagnosis.tensorrules import judge_adapter, judge_tensors
+from fetchverify.core.diagnosis.tensorrules import embedding_rows, judge_adapter, judge_tensors
 
 _INDEX = ".index.json"
 _MEMBERS_SHOWN = 4
@@ -67,6 +67,7 @@ def _weights(folder: FolderSeen) -> Iterator[Finding]:
         paths = tuple(folder.at(name) for name in used)
         where = paths[0] if len(paths) == 1 else folder.path
         yield from judge_tensors(where, folder.tensors(used), config, folder.origin, paths)
+        yield from _added_words(folder, folder.tensors(used))
 
 
 def _loaded(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -162,6 +163,20 @@ def _single_and_shards(folder: FolderSeen, names: tuple[str, ...]) -> Iterator[F
         shards = [name for name in names if (one := SHARD.fullmatch(name)) and one["stem"] == stem]
         if single in names and shards:
             yield finding("FV207", folder.path, f"`{single}` beside {_some(shards)}", origin=folder.origin)
+
+
+def _added_words(folder: FolderSeen, tensors: tuple[Tensor, ...]) -> Iterator[Finding]:
+    """Yield that the tokenizer gives a word a number behind the embedding's end."""
+    told = (folder.value("tokenizer_config.json") or {}).get("added_tokens_decoder")
+    words = (
+        [int(key) for key in told if key.isascii() and key.isdigit() and len(key) < 10]
+        if isinstance(told, dict)
+        else []
+    )
+    rows = embedding_rows(tensors)
+    if words and rows is not None and max(words) >= rows:
+        seen = f"the tokenizer's word {max(words):,}, an embedding of {rows:,} rows"
+        yield finding("FV316", folder.at("tokenizer_config.json"), seen, origin=folder.origin)
 
 
 _TEXT_FILES = frozenset({"tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt"})

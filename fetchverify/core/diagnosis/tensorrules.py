@@ -156,6 +156,16 @@ def _embedding(path: str, tensors: Sequence[Tensor], config: Mapping[str, Any], 
         return
 
 
+def embedding_rows(tensors: Sequence[Tensor]) -> int | None:
+    """Return how many words the embedding holds; None where there is not exactly one."""
+    found = [
+        one.shape[0]
+        for one in tensors
+        if _EMBEDDING.fullmatch(one.name) and len(one.shape) == 2 and one.dtype in _FLOATS and one.elements
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def is_tied(config: Mapping[str, Any]) -> bool | None:
     """Return whether head and embedding are one; None where the config does not say: many types default to yes."""
     parts = (config, _text(config))

@@ -19,6 +19,8 @@ from fetchverify.cli import cli
 from fetchverify.commands.doctor import DoctorOptions, run
 from fetchverify.core.diagnosis.codes import RULES, explain
 from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Severity
+from fetchverify.formats import torchfile
+from fetchverify.formats.source import Bytes
 from tests.models.folders import HEALTHY, copy
 from tests.unit.formats.damage import ONE_FILE, pack
 
@@ -223,6 +225,23 @@ def vision(folder: Path) -> None:
     edit_json(folder / "config.json", vision_config={"hidden_size": 4})
 
 
+def added_word(folder: Path) -> None:
+    edit_json(folder / "tokenizer_config.json", added_tokens_decoder={"32": {"content": "<x>"}})
+
+
+def flip_last_tensor(path: str) -> Callable[[Path], None]:
+    """Flip a bit of the numbers, behind any header that is read."""
+
+    def damage(folder: Path) -> None:
+        data = bytearray((folder / path).read_bytes())
+        seen = torchfile.read_torch(Bytes(bytes(data))) if not path.endswith("distcp") else None
+        at = seen.tensors[-1].start if seen is not None else data.find(b"/data/0") + 400
+        data[at] ^= 1
+        (folder / path).write_bytes(data)
+
+    return damage
+
+
 # Each row of the field notes on what breaks one folder, and each rule on tensors: what is damaged, how, and the code.
 ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no config": ("hf", gone("config.json"), "FV201"),
@@ -266,6 +285,15 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
         ),
         "FV124",
     ),
+    "a tokenizer with more words": ("hf", added_word, "FV316"),
+    "a flipped bit in a torch file": ("hf-bin", flip_last_tensor("pytorch_model.bin"), "FV118"),
+    "a flipped bit in Meta's part": ("meta", flip_last_tensor("consolidated.00.pth"), "FV118"),
+    "a flipped bit in a rank's states": (
+        "zero",
+        flip_last_tensor("global_step2/zero_pp_rank_0_mp_rank_00_optim_states.pt"),
+        "FV118",
+    ),
+    "a flipped bit in a checkpoint's data": ("dcp-optim", flip_last_tensor("__0_0.distcp"), "FV118"),
     "no .metadata": ("dcp-optim", gone(".metadata"), "FV401"),
     "no data file": ("dcp-optim", gone("__0_0.distcp"), "FV402"),
     "a data file cut short": ("dcp-optim", lambda folder: cut(folder / "__0_0.distcp"), "FV403"),

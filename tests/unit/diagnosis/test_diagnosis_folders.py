@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,13 @@ import pytest
 from fetchverify.cli import cli
 from fetchverify.commands.doctor import DoctorOptions, run
 from fetchverify.core.diagnosis.codes import RULES, explain
-from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Severity
-from fetchverify.formats import torchfile
+from fetchverify.core.diagnosis.facts import Content, Entry, FileSeen, Sniffed
+from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Origin, Severity
+from fetchverify.core.diagnosis.layouts import FolderSeen
+from fetchverify.core.diagnosis.trainrules import judge_dcp
+from fetchverify.formats import dcp, torchfile
 from fetchverify.formats.source import Bytes
-from tests.models.folders import HEALTHY, copy
+from tests.models.folders import HEALTHY, HERE, copy
 from tests.unit.formats.damage import ONE_FILE, pack
 
 
@@ -242,6 +248,21 @@ def flip_last_tensor(path: str) -> Callable[[Path], None]:
     return damage
 
 
+def pipe(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+
+
+def only_a_readme(folder: Path) -> None:
+    gone("*.json", "*.safetensors")(folder)
+    (folder / "README.md").write_text("# x")
+
+
+def foreign_zip(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as file:
+        file.writestr("a.txt", "x")
+
+
 # Each row of the field notes on what breaks one folder, and each rule on tensors: what is damaged, how, and the code.
 ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no config": ("hf", gone("config.json"), "FV201"),
@@ -294,6 +315,14 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
         "FV118",
     ),
     "a flipped bit in a checkpoint's data": ("dcp-optim", flip_last_tensor("__0_0.distcp"), "FV118"),
+    "a pipe in place of a file": ("hf", pipe, "FV119"),
+    "a zip that torch did not write": ("hf-bin", foreign_zip, "FV123"),
+    "a config of a million values": (
+        "hf",
+        lambda folder: (folder / "config.json").write_text("[" + "[]," * 1_000_000 + "1]"),
+        "FV125",
+    ),
+    "nothing of a model's": ("hf", only_a_readme, "FV217"),
     "no .metadata": ("dcp-optim", gone(".metadata"), "FV401"),
     "no data file": ("dcp-optim", gone("__0_0.distcp"), "FV402"),
     "a data file cut short": ("dcp-optim", lambda folder: cut(folder / "__0_0.distcp"), "FV403"),
@@ -345,6 +374,24 @@ def test_each_damage_to_a_folder_is_named(name: str, tmp_path: Path) -> None:
     assert code in codes(found)
     expected = 1 if any(one.severity is Severity.ERROR for one in found.findings) else 0
     assert expected == found.exit_code
+
+
+def test_chunks_that_leave_a_part_uncovered_are_named() -> None:
+    told = dcp.read_dcp(Bytes((HERE / "dcp-optim" / ".metadata").read_bytes()))
+    name = told.tensors[0].name
+    for chunks in ((), (((0, 0), (31, 16)),), (((1, 0), (32, 16)),)):
+        seen = FileSeen(
+            entry=Entry(path=".metadata", size=1),
+            sniffed=Sniffed(content=Content.PICKLE),
+            dcp=replace(told, chunks={**told.chunks, name: chunks}),
+        )
+        folder = FolderSeen(path=".", files={".metadata": seen}, folders=frozenset(), origin=Origin())
+        assert ["FV402", "FV404", "FV408"] == [one.code for one in judge_dcp(folder)]
+
+
+@pytest.mark.parametrize("name", ["accelerate", "dcp", "dcp-optim", "zero", "verl"])
+def test_a_training_checkpoint_is_said_to_need_conversion(name: str, tmp_path: Path) -> None:
+    assert {"FV408"} == codes(diagnose(copy(name, tmp_path)), notes=True)
 
 
 def test_an_absent_tie_is_not_false(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def recognise(folder: FolderSeen, above: tuple[str, ...] = ()) -> tuple[str, ...
     if "adapter_config.json" in names or adapter_weights(names):
         found.append(PEFT)
     meta = any(META_PART.fullmatch(name) for name in names)
-    if meta or ("params.json" in names and "config.json" not in names):
+    # Mistral's own layout has a params.json too, beside safetensors.
+    other = "config.json" in names or any(name.endswith(".safetensors") for name in names)
+    if meta or ("params.json" in names and not other):
         found.append(META)
     weights = hf_weights(names)
     index = any(_HF_WEIGHTS.fullmatch(name) and name.endswith(".json") for name in names)
@@ -109,6 +111,11 @@ def recognise(folder: FolderSeen, above: tuple[str, ...] = ()) -> tuple[str, ...
 
 
 def _is_model(folder: FolderSeen) -> bool:
-    """Tell a folder that should hold a model from one that holds its config and tokenizer on purpose."""
-    parents = folder.path.rpartition("/")
-    return not (_TOKENIZER & folder.files.keys() and parents[2] == "huggingface")
+    """Tell the config of a model that should lie here from one that stands alone on purpose.
+
+    verl keeps config and tokenizer in `huggingface/`; sentence-transformers' `1_Pooling/config.json` is no model's.
+    """
+    if _TOKENIZER & folder.files.keys() and folder.path.rpartition("/")[2] == "huggingface":
+        return False
+    config = folder.value("config.json")
+    return config is None or "model_type" in config or "architectures" in config

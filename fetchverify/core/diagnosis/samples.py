@@ -24,7 +24,13 @@ _EXPONENTS = {
 }
 _LORA_B = re.compile(r"lora_(?:embedding_)?B\b")
 # What may be zero, or infinite: what begins at zero, and masks. Some norms are stored as a distance from one.
-_EXEMPT = re.compile(r"bias|norm|ln_|lora_(?:embedding_)?B\b|mask|zero_conv|gate|scale|running_|position|rotary|router")
+# RoBERTa's token types are zeros, for want of any in fairseq.
+_EXEMPT = re.compile(
+    r"bias|norm|ln_|lora_(?:embedding_)?B\b|mask|zero_conv|\.gate\.|scale|running_|position|rotary|router|token_type"
+    r"|\b(?:gamma|beta)\b"
+)
+# A matrix smaller than this may be zero for reasons of its own.
+_LARGE_BYTES = 64 << 10
 _EMBEDDING = re.compile(r"embed|wte|lm_head|output\.weight|embd")
 
 
@@ -98,7 +104,9 @@ def _zeros(path: str, name: str, found: list[Seen], origin: Origin) -> Iterator[
     tensor = found[0].block.tensor
     if len(zeros) == len(found) and (len(tensor.shape) > 1) and len(found) * STRIDE_BYTES >= tensor.stop - tensor.start:
         if zeros[0].run >= min(tensor.stop - tensor.start, HOLE_BYTES):
-            yield finding("FV313", path, f"`{name[:120]}` of shape {list(tensor.shape)}", origin=origin)
+            milder = Severity.WARNING if tensor.stop - tensor.start < _LARGE_BYTES else None
+            seen = f"`{name[:120]}` of shape {list(tensor.shape)}"
+            yield finding("FV313", path, seen, origin=origin, severity=milder)
         return
     longest = max(zeros, key=lambda one: one.run)
     if longest.run >= HOLE_BYTES:

@@ -26,7 +26,7 @@ _HARMLESS = re.compile(
     | argparse\.Namespace | datetime\.\w+ | enum\.\w+ | pathlib\.\w+ | types\.SimpleNamespace
     | deepspeed\.(runtime\.(zero|fp16)|utils)\.[\w.]+
     | transformers\.(trainer_utils|trainer_pt_utils|training_args)\.\w+
-    | transformers\.integrations\.deepspeed\.\w+ | accelerate\.(state|utils)\.[\w.]+
+    | (trl|peft)\.[\w.]+Config | transformers\.integrations\.deepspeed\.\w+ | accelerate\.(state|utils)\.[\w.]+
     """,
     re.VERBOSE,
 )

@@ -292,7 +292,11 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "Meta's layers are fewer": ("meta", lambda folder: edit_json(folder / "params.json", n_layers=3), "FV304"),
     "a part of Meta's is cut short": ("meta", lambda folder: cut(folder / "consolidated.00.pth", 900), "FV108"),
     "Meta's parts disagree": ("meta-2", wrong_parts, "FV317"),
-    "two layouts in one folder": ("meta", lambda folder: (folder / "config.json").write_text("{}"), "FV218"),
+    "two layouts in one folder": (
+        "meta",
+        lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'),
+        "FV218",
+    ),
     "a component is missing": ("diffusers", gone("unet"), "FV214"),
     "a component's weights are missing": ("diffusers", gone("unet/*.safetensors"), "FV214"),
     "a component's config is missing": ("diffusers", gone("scheduler/*"), "FV214"),
@@ -433,3 +437,26 @@ def test_every_code_is_explained_and_its_commands_can_be_parsed(code: str) -> No
             command = cli.get_command(ctx, words[1])
         assert command is not None
         command.make_context(words[1], words[2:])
+
+
+def test_the_parts_of_sentence_transformers_are_no_models(tmp_path: Path) -> None:
+    folder = copy("hf-no-head", tmp_path)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 16}')
+    (folder / "modules.json").write_text("[]")
+    assert set() == codes(diagnose(folder))
+
+
+def test_mistrals_own_layout_is_not_taken_for_metas(tmp_path: Path) -> None:
+    folder = copy("hf", tmp_path)
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+    (folder / "params.json").write_text("{}")
+    assert set() == codes(diagnose(folder))
+
+
+def test_the_original_beside_hfs_layout_is_as_the_hub_has_it(tmp_path: Path) -> None:
+    folder = copy("hf", tmp_path)
+    shutil.copytree(HERE / "meta", folder / "original")
+    found = diagnose(folder)
+    assert (set(), {"FV219"}) == (codes(found), codes(found, notes=True))

@@ -33,7 +33,9 @@ def test_wild_numbers_are_told_from_tame_ones(numbers: list[float]) -> None:
     assert wild == is_wild("BF16", upper)
 
 
-def large(path: Path, *, zero: tuple[int, int] | None = None, name: str = "model.layers.0.mlp.up_proj.weight") -> None:
+def large(
+    path: Path, *, zero: tuple[int, int] | None = None, name: str = "model.layers.0.mlp.gate_proj.weight"
+) -> None:
     """Write a file of one tensor of 8 MiB, with a hole."""
     data = bytearray(os.urandom(MiB).replace(b"\x7f", b"\x01").replace(b"\xff", b"\x02") * 8)
     if zero is not None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from fetchverify.formats.source import Malformed, Source, read_exactly
 
-MOST_TABLE_BYTES = 12 << 20
-MOST_MEMBERS = 100_000
+MOST_TABLE_BYTES = 6 << 20
+MOST_MEMBERS = 40_000
 
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import struct
 import tracemalloc
+import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -147,3 +150,20 @@ def test_members_of_an_archive_lie_where_the_table_says() -> None:
     members = ziptable.read_table(source)
     member = members["pytorch_model/version"]
     assert b"3\n" == source.read(*ziptable.data_range(source, member))
+
+
+def test_a_large_archive_with_a_large_pickle_takes_no_more_than_64_mib() -> None:
+    """Table, pickle and what is made of it are held at one time."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("a/data.pkl", b"\x80\x02]" + b"(" + b"]" * 150_000 + b"e" + b"N0" * 900_000 + b".")
+        for number in range(ziptable.MOST_MEMBERS - 1):
+            file.writestr(f"a/data/{number}", b"")
+    source = Bytes(out.getvalue())
+    tracemalloc.start()
+    try:
+        with suppress(Malformed):
+            torchfile.read_torch(source)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()

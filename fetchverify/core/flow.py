@@ -20,6 +20,8 @@ _MOST_SILENCE = 0.03
 # A connection is given up where it is this much slower than the others and would need this long to end.
 _FAR_BELOW = 0.25
 _PATIENCE_S = 2.0
+# For how long a number of connections is left alone that the server refused.
+_REFUSED_S = 60.0
 
 
 def first_connections(round_trip_s: float, most: int) -> int:
@@ -70,6 +72,8 @@ class Flow:
         self._before = 0.0  # bytes per second before that addition
         self._best_per_line = 0.0
         self._trouble_at = now - _TROUBLE_PAUSE_S
+        self._ceiling = most  # below what the server refused
+        self._refused_at = now - _REFUSED_S
         self._flows = False
         self._from = now
         self._from_bytes: int | None = None
@@ -93,16 +97,18 @@ class Flow:
             self._from, self._from_bytes = now, received
         elif self._from_bytes is not None and now - self._from >= max(self._window_s, _LEAST_WINDOW_S):
             total = (received - self._from_bytes) / (now - self._from)
-            (self._ramp if self._ramping else self._probe)(total)
+            self._ramp(total) if self._ramping else self._probe(total, now)
             self._measure_after(now)
         return self.target
 
     def trouble(self, now: float) -> int:
-        """Return the target after a 429, a 5xx or a timeout."""
+        """Return the target after a 429, a 5xx or a timeout: half, or what went well before one was added."""
         if now - self._trouble_at >= _TROUBLE_PAUSE_S:
-            self._trouble_at = now
+            self._trouble_at = self._refused_at = now
+            added = self.target > self._previous and not self._ramping
+            self._ceiling = max(1, self.target - 1)
             self._ramping = False
-            self.target = self._previous = max(1, self.target // 2)
+            self.target = self._previous = self._previous if added else max(1, self.target // 2)
             self._measure_after(now)
         return self.target
 
@@ -126,13 +132,14 @@ class Flow:
             self._previous, self.target = self.target, min(self._most, self.target * 2)
         self._best_per_line = max(self._best_per_line, per_line)
 
-    def _probe(self, total: float) -> None:
+    def _probe(self, total: float, now: float) -> None:
         """Keep an addition that brought something and try one more at once; take back one that did not."""
+        most = self._most if now - self._refused_at >= _REFUSED_S else min(self._most, self._ceiling)
         if self.target > self._previous and total < self._before * _TOTAL_GAINED:
             self.target = self._previous
         else:
             self._previous = self.target
-            self.target = min(self._most, self.target + max(1, self.target // 4))
+            self.target = min(most, self.target + max(1, self.target // 4))
             self._before = total
 
 

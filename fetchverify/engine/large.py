@@ -82,7 +82,7 @@ class LargeFile:
         Raises:
             DiskError: the partial could not be written or read.
         """
-        self._run.active.add(self.download.hasher)
+        self._run.active[self.download.hasher] = self._tickets
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._abort_on_trouble)
@@ -98,7 +98,7 @@ class LargeFile:
                 group.cancel_scope.cancel()
             return digest if self.failure is None else None
         finally:
-            self._run.active.discard(self.download.hasher)
+            self._run.active.pop(self.download.hasher, None)
 
     async def _follow_tickets(self) -> None:
         while self.failure is None:

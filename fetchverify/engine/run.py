@@ -16,6 +16,7 @@ from fetchverify.core.blocks import MiB
 from fetchverify.core.flow import Flow, first_connections, laggards, segment_blocks
 from fetchverify.core.manifest import Manifest
 from fetchverify.core.retry import PATIENT, Failure, Patience, Reason, Stop, Verdict, decide
+from fetchverify.core.tickets import Tickets
 from fetchverify.engine.audit import Auditor
 from fetchverify.engine.fetch import Means, Segment
 from fetchverify.engine.hashing import BufferPool, InOrderHash
@@ -62,7 +63,7 @@ class Run:
         segments: requests for segments under way.
         promiser: who said what the files are, for messages.
         suppliers: where bytes may come from; `means` are those of the first.
-        active: hashers at work, which `abort` has to stop.
+        active: hashers at work, which `abort` has to stop, and what their files still lack.
         bytes_fetched: bytes that came over the network, good or bad.
     """
 
@@ -93,7 +94,7 @@ class Run:
         self.small_slots = anyio.CapacityLimiter(small)
         self.threads = anyio.CapacityLimiter(options.connections)
         self.slots = anyio.CapacityLimiter(min(2, options.connections))
-        self.active: set[InOrderHash] = set()
+        self.active: dict[InOrderHash, Tickets] = {}
         self.segments: set[Segment] = set()
         self._flow: Flow | None = None
         self._grace_s = _GRACE_S
@@ -145,7 +146,9 @@ class Run:
         """Return how many blocks the next request to this supplier should span; `left` bytes of its file lack."""
         rates = [segment.rate for segment in supplier.segments if segment.received]
         line_rate = statistics.median(rates) if rates else 0.0
-        lines = self.slots.total_tokens / max(1, len(self.active))
+        # Lines that end where all is asked for already come to the files that still have something to ask for.
+        wanting = sum(tickets.free > 0 for tickets in self.active.values())
+        lines = self.slots.total_tokens / max(1, wanting)
         return segment_blocks(supplier.means.client.round_trip_s, line_rate, block_size, left / block_size, lines)
 
     async def steer(self) -> None:

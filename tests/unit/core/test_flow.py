@@ -53,8 +53,24 @@ def test_trouble_halves_once_however_many_connections_report_it() -> None:
 def test_after_trouble_connections_come_back_one_by_one_if_they_bring_something() -> None:
     flow = Flow(first=16, most=16, now=0.0, round_trip_s=0.0)
     flow.trouble(1.0)
-    run(flow, lambda lines: lines * 25 * MB, 60.0, start=1.0)
+    now, received = run(flow, lambda lines: lines * 25 * MB, 58.0, start=1.0)
+    assert 15 == flow.target
+    run(flow, lambda lines: lines * 25 * MB, 20.0, start=now, received=received)
     assert 16 == flow.target
+
+
+def test_a_number_that_the_server_refuses_is_not_tried_again_and_again() -> None:
+    """It allows four: sixteen, eight, four, one more after a while, and four from then on."""
+    flow, now, received, seen = Flow(first=16, most=16, now=0.0, round_trip_s=0.05), 0.0, 0, []
+    while now < 50.0:
+        now += 0.1
+        received += int(min(flow.target, 4) * 2.5 * MB)
+        flow.tick(now, received)
+        if flow.target > 4:
+            flow.trouble(now)
+        seen.append(flow.target)
+    assert 4 == min(seen)
+    assert [4] * 350 == seen[-350:]
 
 
 @given(st.integers(1, 64), st.lists(st.tuples(st.floats(0, 5), st.integers(0, 10**10), st.booleans()), max_size=80))

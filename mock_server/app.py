@@ -166,9 +166,8 @@ class App:
         match target.verb:
             case "info" if routed.repo is not None and routed.commit is not None:
                 only = [item for value in query.get("expand", []) for item in value.split(",")]
-                return api.json_response(
-                    api.info_json(routed.repo, routed.commit, blobs=_flag(query, "blobs"), only=only)
-                )
+                info = api.info_json(routed.repo, routed.commit, blobs=_flag(query, "blobs"), only=only)
+                return _unless_known(info, request)
             case "tree" if routed.commit is not None and self.settings.tree:
                 return self._tree(routed.commit, target, request, query)
             case "paths-info" if routed.commit is not None and self.settings.paths_info:
@@ -299,6 +298,13 @@ def _challenged(target: Target, refusal: Response) -> Response:
         return refusal
     name = "WWW-Authenticate" if target.verb == "git" else "LFS-Authenticate"
     return refusal.header(name, 'Basic realm="mock"')
+
+
+def _unless_known(value: api.Json, request: Request) -> Response:
+    """Return the answer with an ETag, or 304 where the client has it."""
+    etag = f'W/"{hashlib.sha256(json.dumps(value).encode()).hexdigest()}"'
+    known = request.headers.get("if-none-match") == etag
+    return (respond(304) if known else api.json_response(value)).header("ETag", etag)
 
 
 def _refuse(status: int, error_code: str | None, message: str) -> Response:

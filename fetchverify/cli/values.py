@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -12,32 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fetchverify.cli.help import option
+from fetchverify.core.units import parse_duration, parse_rate, parse_size
 from fetchverify.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 SELECT, WHERE, ACCESS, RUN, CLONE, SHOW = "What", "Where to", "Access", "How", "In a git clone", "Output"
-
-_RATE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgt])(i?b?)|b)?(?:/s)?", re.IGNORECASE)
-
-
-def parse_rate(text: str) -> int:
-    """Return bytes per second; 0 means no limit.
-
-    `50M` is 50 * 1024 * 1024 as for curl, wget, aria2 and rclone, and so is `50Mi` and `50MiB`; `50MB` is 50,000,000.
-
-    Raises:
-        ValueError: this is no rate.
-    """
-    found = _RATE.fullmatch(text.strip())
-    if found is None:
-        raise ValueError(text)
-    number, prefix, suffix = found.groups()
-    base = 1000 if (suffix or "").lower() == "b" else 1024
-    value = float(number) * (base ** ("kmgt".index(prefix.lower()) + 1) if prefix else 1)
-    # A limit that rounds to nothing would mean none.
-    return max(1, round(value)) if value else 0
-
 
 if TYPE_CHECKING:
     _RateType = click.ParamType[int]
@@ -56,12 +35,8 @@ class Rate(_RateType):
             return value
         try:
             return parse_rate(value)
-        except ValueError:
-            self.fail(f"'{value}' is no rate; write bytes per second such as 500K, 50M or 1.5G", param, ctx)
-
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhdw])", re.IGNORECASE)
+        except ValueError as error:
+            self.fail(f"'{value}' is no rate; {error}", param, ctx)
 
 
 if TYPE_CHECKING:
@@ -79,10 +54,10 @@ class Duration(_DurationType):
         """Return seconds."""
         if isinstance(value, int | float):
             return float(value)
-        found = _DURATION.fullmatch(value.strip())
-        if found is None:
-            self.fail(f"'{value}' is no duration; write 90s, 12h, 30d or 4w", param, ctx)
-        return float(found[1]) * _SECONDS[found[2].lower()]
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(f"'{value}' is no duration; {error}", param, ctx)
 
 
 class Size(_RateType):
@@ -94,12 +69,10 @@ class Size(_RateType):
         """Return bytes."""
         if isinstance(value, int):
             return value
-        found = _RATE.fullmatch(value.strip())
-        if found is None or value.strip().endswith("/s"):
-            self.fail(f"'{value}' is no size; write bytes such as 500GB, 2T or 750GiB", param, ctx)
-        number, prefix, suffix = found.groups()
-        base = 1024 if (suffix or "").lower().startswith("i") else 1000
-        return round(float(number) * (base ** ("kmgt".index(prefix.lower()) + 1) if prefix else 1))
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(f"'{value}' is no size; {error}", param, ctx)
 
 
 def read_token(token: str | None, token_file: Path | None) -> str | None:

@@ -226,12 +226,17 @@ def _without_git(repo_id: str) -> str:
     return repo_id.rstrip("/").removesuffix(".git")
 
 
-def _checked_repo_id(repo_id: str) -> str:
-    """Return the id where the Hub could have such a repo.
+def is_repo_id(text: str) -> bool:
+    """Return whether the Hub could have a repo of this name.
 
     Source: huggingface_hub 2.4.0 `utils/_validators.py::validate_repo_id`.
     """
-    if _REPO_ID.fullmatch(repo_id) and "--" not in repo_id and ".." not in repo_id and not repo_id.endswith(".git"):
+    return bool(_REPO_ID.fullmatch(text)) and "--" not in text and ".." not in text and not text.endswith(".git")
+
+
+def _checked_repo_id(repo_id: str) -> str:
+    """Return the id where the Hub could have such a repo."""
+    if is_repo_id(repo_id):
         return repo_id
     raise UsageError(
         f"`{shown(repo_id)}` is no name of a repo",

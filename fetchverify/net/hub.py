@@ -17,8 +17,9 @@ import anyio.to_thread
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
 from fetchverify import events
-from fetchverify.core.manifest import Commit, Manifest, RemoteFile, RepoPath, RepoRef
+from fetchverify.core.manifest import Commit, Manifest, RemoteFile, RepoKind, RepoPath, RepoRef
 from fetchverify.core.paths import check_files, check_path, shown
+from fetchverify.core.reference import is_repo_id
 from fetchverify.core.retry import PATIENT, Failure, Patience, Reason, Stop, decide
 from fetchverify.core.tree import MAX_ENTRIES, file_from_headers, is_commit, parse_siblings, parse_tree_page
 from fetchverify.errors import AbsentError, FetchverifyError, NetworkError, UntrustedMetadataError, ungrouped
@@ -26,6 +27,7 @@ from fetchverify.net import wire
 
 # httpx's own default is 20; a renamed repo takes one.
 _MAX_REDIRECTS = 5
+_REPOS_A_PAGE = 100
 _NOT_A_HUB = "is this the address of a Hub? see `--endpoint` and `HF_ENDPOINT`"
 # Larger answers are parsed in a thread: the loop also serves progress and signals.
 _PARSE_ASIDE = 1 << 20
@@ -55,13 +57,27 @@ LIMITS = HubLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """A successful answer, whole; `body` is decoded."""
+    """A successful answer, whole; `body` is decoded. 304 says that what an ETag names is still so."""
 
     url: str
     status: int
     headers: httpx.Headers
     links: dict[str | None, dict[str, str]]
     body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Where a revision stands.
+
+    Attributes:
+        repo_id: the repo's name now; another one than asked for where it was renamed.
+        etag: names this answer, for the next question; None where the endpoint gives none.
+    """
+
+    commit: Commit
+    repo_id: str
+    etag: str | None = None
 
 
 class _NoSuchApiError(AbsentError):
@@ -157,7 +173,48 @@ class Hub:
             return Commit(ref.revision)
         url = self._revision_url(ref, ref.revision)
         answer = await self._ask(ref, "GET", url, most_bytes=self._limits.info_bytes)
+        return self._named_commit(ref, answer, await self._json(answer))
+
+    async def head_of(self, ref: RepoRef, *, etag: str | None = None) -> Head | None:
+        """Return where a revision stands in one small answer; None where that is what `etag` names.
+
+        Raises:
+            FetchverifyError: as `manifest`.
+
+        Source: huggingface_hub 2.4.0 `hf_api.py::model_info` (`expand`).
+        """
+        url = self._revision_url(ref, ref.revision) + "?expand=sha"
+        answer = await self._ask(ref, "GET", url, most_bytes=self._limits.info_bytes, etag=etag)
+        if answer.status == 304:
+            return None
         info = await self._json(answer)
+        told = info.get("id") if isinstance(info, dict) else None
+        return Head(
+            commit=self._named_commit(ref, answer, info),
+            repo_id=told if isinstance(told, str) and is_repo_id(told) else ref.repo_id,
+            etag=answer.headers.get("etag"),
+        )
+
+    async def repos_of(self, author: str, kind: RepoKind) -> dict[str, Commit | None]:
+        """Return the repos of an account and where their main branch stands, a hundred a request.
+
+        Raises:
+            FetchverifyError: as `manifest`.
+
+        Source: huggingface_hub 2.4.0 `hf_api.py::list_models`, `utils/_pagination.py::paginate`.
+        """
+        ref = RepoRef(kind=kind, repo_id=f"{author}/*", revision="main")
+        query = f"author={quote(author, safe='')}&limit={_REPOS_A_PAGE}&expand=sha"
+        found: dict[str, Commit | None] = {}
+        async for page in self._pages(ref, f"{self._endpoint.url}/api/{kind}s?{query}"):
+            for row in page:
+                repo_id, sha = (row.get("id"), row.get("sha")) if isinstance(row, dict) else (None, None)
+                # The endpoint's word for whose repos these are would be a way to any folder.
+                if isinstance(repo_id, str) and is_repo_id(repo_id) and repo_id.startswith(f"{author}/"):
+                    found[repo_id] = Commit(sha) if isinstance(sha, str) and is_commit(sha) else None
+        return found
+
+    def _named_commit(self, ref: RepoRef, answer: _Answer, info: Any) -> Commit:
         # Mirrors that answer with less than the Hub may still name the commit in the header.
         header = answer.headers.get("x-repo-commit")
         sha = info.get("sha", header) if isinstance(info, dict) else None
@@ -178,18 +235,27 @@ class Hub:
         Source: huggingface_hub 2.4.0 `hf_api.py::list_repo_tree`, `utils/_pagination.py::paginate`.
         """
         first = wire.api_url(self._endpoint, ref, f"/tree/{commit}?recursive=true&expand=false")
-        url: str | None = first
         files: list[RemoteFile] = []
+        async for page in self._pages(ref, first, commit=commit):
+            files += parse_tree_page(page)
+        return tuple(files)
+
+    async def _pages(self, ref: RepoRef, first: str, *, commit: Commit | None = None) -> AsyncIterator[list[Any]]:
+        """Yield the pages of a listing, which ends however the endpoint behaves."""
+        url: str | None = first
         entries = empty = 0
         asked: set[str] = set()
         while url is not None:
             if url in asked:
                 raise UntrustedMetadataError(f"the listing of `{ref.repo_id}` names a page twice: it would never end")
             asked.add(url)
-            answer = await self._ask(ref, "GET", url, most_bytes=self._limits.page_bytes, listing=True)
-            self._check_commit(answer, commit, "the listing")
+            answer = await self._ask(ref, "GET", url, most_bytes=self._limits.page_bytes, listing=commit is not None)
+            if commit is not None:
+                self._check_commit(answer, commit, "the listing")
             page = await self._json(answer)
-            files += parse_tree_page(page)
+            if not isinstance(page, list):
+                raise UntrustedMetadataError(f"the listing of `{ref.repo_id}` is no list", hint=_NOT_A_HUB)
+            yield page
             entries += len(page)
             empty = 0 if page else empty + 1
             if entries > self._limits.entries:
@@ -197,7 +263,6 @@ class Hub:
             url = self._next_page(ref, answer, first)
             if url is not None and empty >= self._limits.empty_pages:
                 raise UntrustedMetadataError(f"the listing of `{ref.repo_id}` goes on and on with empty pages")
-        return tuple(files)
 
     async def head(self, ref: RepoRef, commit: Commit, path: RepoPath) -> RemoteFile:
         """Return a file as the headers of its download describe it: for mirrors without any listing of digests.
@@ -280,8 +345,17 @@ class Hub:
                 f"`{self._endpoint.host}` answered something that is no JSON", hint=_NOT_A_HUB
             ) from error
 
-    async def _ask(self, ref: RepoRef, method: str, url: str, *, most_bytes: int, listing: bool = False) -> _Answer:
-        """Return a successful answer; to a HEAD, a redirect to elsewhere is one too.
+    async def _ask(
+        self,
+        ref: RepoRef,
+        method: str,
+        url: str,
+        *,
+        most_bytes: int,
+        listing: bool = False,
+        etag: str | None = None,
+    ) -> _Answer:
+        """Return a successful answer; to a HEAD, a redirect to elsewhere is one too, and with an `etag`, 304.
 
         Raises:
             FetchverifyError: what `decide` made of the last failure.
@@ -291,7 +365,7 @@ class Hub:
             failure: Failure
             try:
                 with anyio.fail_after(self._limits.call_s):
-                    outcome = await self._once(method, url, most_bytes)
+                    outcome = await self._once(method, url, most_bytes, etag)
             except TimeoutError:
                 detail = f"no whole answer within {self._limits.call_s:g} s"
                 outcome = Failure(reason=Reason.TIMEOUT, detail=detail, host=self._endpoint.host)
@@ -318,12 +392,14 @@ class Hub:
                 self._emit(events.Retrying(path=None, reason=failure.summary, attempt=attempt, wait_s=round(wait_s, 3)))
             await self._sleep(wait_s)
 
-    async def _once(self, method: str, url: str, most_bytes: int) -> _Answer | Failure:
+    async def _once(self, method: str, url: str, most_bytes: int, etag: str | None) -> _Answer | Failure:
         """Send once, and follow redirects within the endpoint's own origin: the token goes nowhere else."""
         host = self._endpoint.host
         for _ in range(_MAX_REDIRECTS + 1):
             self.requests += 1
             extra = {"Accept-Encoding": "identity" if method == "HEAD" else "gzip"}
+            if etag is not None:
+                extra["If-None-Match"] = etag
             try:
                 request = self._client.build_request(method, url, headers=wire.base_headers(self._endpoint, extra))
                 response = await self._client.send(request, stream=True)
@@ -341,6 +417,8 @@ class Hub:
                 return wire.failure_from(error, host=host)
             if response.status_code >= 400:
                 return wire.failure_from_status(response)
+            if etag is not None and response.status_code == 304:
+                return _answer(url, response, b"")
             if not redirected:
                 if response.status_code != 200:
                     return Failure(reason=Reason.PROTOCOL, status=response.status_code, detail="no answer", host=host)

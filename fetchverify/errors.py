@@ -68,9 +68,17 @@ class UsageError(FetchverifyError):
 
 
 class AbsentError(FetchverifyError):
-    """Repo, revision or file does not exist, or may not be seen with this token."""
+    """Repo, revision or file does not exist, or may not be seen with this token.
+
+    Attributes:
+        gone: the server said plainly that it is not there: a 404 or 410, and not "you may not see it".
+    """
 
     exit_code = ExitCode.ABSENT
+
+    def __init__(self, message: str, *, hint: str | None = None, gone: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.gone = gone
 
 
 class UntrustedMetadataError(FetchverifyError):

@@ -443,7 +443,8 @@ class Hub:
         host = self._endpoint.host
         match failure.reason:
             case Reason.DENIED | Reason.ABSENT:
-                return AbsentError(f"{what}: {failure.summary}", hint=wire.access_hint(self._endpoint, ref, failure))
+                hint = wire.access_hint(self._endpoint, ref, failure)
+                return AbsentError(f"{what}: {failure.summary}", hint=hint, gone=failure.status in (404, 410))
             case Reason.TLS:
                 hint = "behind a company's proxy, point `SSL_CERT_FILE` to the certificates of its authority"
             case Reason.PROXY_AUTH | Reason.PROXY:

@@ -1,0 +1,76 @@
+"""Commands and addresses that hear of a mirror's runs; what fails here is told, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from typing import Literal
+
+import anyio
+
+from fetchverify import events
+from fetchverify.core.manifest import Commit, RepoRef
+from fetchverify.core.mirrorconfig import Hooks
+
+_PATIENCE_S = 600.0
+_MOST_WORDS = 2_000
+
+
+class Heralds:
+    """Calls a mirror's hooks.
+
+    Args:
+        hooks: what the config names.
+        emit: hears of those that fail.
+    """
+
+    def __init__(self, hooks: Hooks, emit: events.Emit) -> None:
+        self._hooks = hooks
+        self._emit = emit
+
+    async def began(self) -> None:
+        """Tell that a run began."""
+        await self._ping("start", "")
+
+    async def changed(self, ref: RepoRef, commit: Commit, path: str) -> None:
+        """Tell that readers see another commit."""
+        about = {"REPO": ref.repo_id, "REPO_TYPE": ref.kind, "REVISION": ref.revision, "COMMIT": commit, "PATH": path}
+        await self._run("change", self._hooks.change, about, "")
+
+    async def ended(self, summary: str, *, failed: bool) -> None:
+        """Tell how a run ended."""
+        command = self._hooks.failure if failed else self._hooks.success
+        await self._run("failure" if failed else "success", command, {"FAILED": "1" if failed else "0"}, summary)
+        await self._ping("fail" if failed else "", summary)
+
+    async def _ping(self, what: Literal["", "start", "fail"], body: str) -> None:
+        if self._hooks.ping is None:
+            return
+        from fetchverify.net.ping import ping
+
+        why = await ping(self._hooks.ping, what, body)
+        if why is not None:
+            self._warn(f"the ping was not heard: {why}")
+
+    async def _run(self, name: str, command: Sequence[str], about: dict[str, str], text: str) -> None:
+        if not command:
+            return
+        environment = {**os.environ, **{f"FETCHVERIFY_{key}": value for key, value in about.items()}}
+        try:
+            with anyio.fail_after(_PATIENCE_S):
+                done = await anyio.run_process(
+                    list(command), input=text.encode(), stderr=subprocess.STDOUT, check=False, env=environment
+                )
+        except TimeoutError:
+            self._warn(f"the hook `{name}` was ended after {_PATIENCE_S:.0f} s")
+            return
+        except OSError as error:
+            self._warn(f"the hook `{name}` cannot be run: `{command[0]}`: {error.strerror}")
+            return
+        if done.returncode:
+            words = done.stdout[-_MOST_WORDS:].decode(errors="replace").strip()
+            self._warn(f"the hook `{name}` ended with exit code {done.returncode}" + (f": {words}" if words else ""))
+
+    def _warn(self, text: str) -> None:
+        self._emit(events.Note(level="warning", message=text))

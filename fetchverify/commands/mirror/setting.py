@@ -1,0 +1,99 @@
+"""A mirror's config with everything that follows from it: folders, endpoints, token."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fetchverify.core.mirrorconfig import TEMPLATE, MirrorConfig, Problem, parse
+from fetchverify.errors import UsageError
+from fetchverify.store.disk import Disk
+from fetchverify.store.mirrorbook import MirrorBook
+
+DEFAULT = Path("mirror.toml")
+_MOST = 16 << 20
+
+
+class InvalidConfigError(UsageError):
+    """The file says something that makes no sense.
+
+    Attributes:
+        problems: all of it.
+    """
+
+    def __init__(self, path: Path, problems: tuple[Problem, ...]) -> None:
+        said = [f"`{path}`, line {one.line}: {one.message}" if one.line else one.message for one in problems]
+        super().__init__("\n  ".join(said), hint=f"`fetchverify mirror check {path}` says whether all is well then")
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A mirror, ready to be worked on.
+
+    Attributes:
+        folder: where it lies.
+        token: None leaves it to the hub's own rules.
+    """
+
+    config: MirrorConfig
+    folder: Path
+    disk: Disk
+    book: MirrorBook
+    token: str | None = field(default=None, repr=False)
+    prometheus: Path | None = None
+
+
+def load(path: Path) -> Setting:
+    """Return what a `mirror.toml` sets up; relative paths in it begin where it lies.
+
+    Raises:
+        UsageError: it cannot be read, or is not valid.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"cannot read `{path}`: {why}", hint="`fetchverify mirror init` writes one") from error
+    config, problems = parse(text)
+    if config is None:
+        raise InvalidConfigError(path, problems)
+    base = path.absolute().parent
+    folder = base / Path(config.folder).expanduser()
+    disk = Disk()
+    return Setting(
+        config=config,
+        folder=folder,
+        disk=disk,
+        book=MirrorBook(disk, folder, config.layout),
+        token=_token(config, base),
+        prometheus=None if config.prometheus is None else base / config.prometheus,
+    )
+
+
+def _token(config: MirrorConfig, base: Path) -> str | None:
+    if config.token_env is not None:
+        found = os.environ.get(config.token_env, "").strip()
+        if not found:
+            raise UsageError(f"`token_env`: there is no `{config.token_env}` in the environment")
+        return found
+    if config.token_file is not None:
+        try:
+            return (base / Path(config.token_file).expanduser()).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"`token_file`: `{config.token_file}` cannot be read") from error
+    return None
+
+
+def init(path: Path) -> None:
+    """Write a commented config; one that is there stays as it is.
+
+    Raises:
+        UsageError: there is one.
+        DiskError: it cannot be written.
+    """
+    if os.path.lexists(path):
+        raise UsageError(f"`{path}` is there already", hint=f"`fetchverify mirror check {path}` looks at it")
+    Disk().write_file(path, TEMPLATE.encode())

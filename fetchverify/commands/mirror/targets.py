@@ -1,0 +1,130 @@
+"""Which revisions a mirror is to keep, and where the Hub has each of them now, at the price of few requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import anyio
+
+from fetchverify.core.manifest import Commit, RepoRef
+from fetchverify.core.mirrorconfig import Entry
+from fetchverify.core.mirrorstate import RepoState
+from fetchverify.errors import AbsentError, FetchverifyError, NetworkError, ungrouped
+from fetchverify.net.hub import Head, Hub
+
+_AT_ONCE = 16
+# So many calls in a row that nobody answered: the endpoint is down, and asking for thousands more would take hours.
+_MOST_SILENCES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One revision to keep.
+
+    Attributes:
+        listed: where its account's listing says that it stands; such a repo needs no request of its own.
+        error: its account could not be listed.
+        delisted: its account's listing does not name it any more.
+    """
+
+    ref: RepoRef
+    entry: Entry
+    listed: Commit | None = None
+    error: FetchverifyError | None = None
+    delisted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the Hub said of a target: nothing moved (no head), where it stands, or an error."""
+
+    target: Target
+    head: Head | None = None
+    error: FetchverifyError | None = None
+
+
+async def find(hub: Hub, entries: Iterable[Entry], states: Iterable[RepoState]) -> list[Target]:
+    """Return every revision that the entries mean, each once; an entry for a repo comes before its account's."""
+    found: dict[RepoRef, Target] = {}
+    ordered = sorted(entries, key=lambda entry: entry.author is not None)
+    for entry in ordered:
+        if entry.author is None:
+            for revision in entry.revisions:
+                ref = RepoRef(kind=entry.kind, repo_id=entry.repo_id, revision=revision)
+                found.setdefault(ref, Target(ref=ref, entry=entry))
+    named = {(ref.kind, ref.repo_id) for ref in found}
+    for entry in ordered:
+        if entry.author is None:
+            continue
+        for target in await _of_account(hub, entry, entry.author, states):
+            if (target.ref.kind, target.ref.repo_id) not in named:
+                found.setdefault(target.ref, target)
+    return list(found.values())
+
+
+async def _of_account(hub: Hub, entry: Entry, author: str, states: Iterable[RepoState]) -> list[Target]:
+    known = {
+        state.ref: state
+        for state in states
+        if state.ref.kind == entry.kind
+        and state.ref.repo_id.startswith(f"{author}/")
+        and state.ref.revision in entry.revisions
+    }
+    try:
+        listed = await hub.repos_of(author, entry.kind)
+    except FetchverifyError as error:
+        return [Target(ref=ref, entry=entry, error=error) for ref in known]
+    found = [
+        Target(
+            ref=RepoRef(kind=entry.kind, repo_id=repo_id, revision=revision),
+            entry=entry,
+            listed=commit if revision == "main" else None,
+        )
+        for repo_id, commit in sorted(listed.items())
+        for revision in entry.revisions
+    ]
+    gone = [Target(ref=ref, entry=entry, delisted=True) for ref in known if ref.repo_id not in listed]
+    return found + gone
+
+
+async def ask(
+    hub: Hub, targets: Iterable[Target], etag: Callable[[RepoRef], str | None], hear: Callable[[Answer], None]
+) -> None:
+    """Ask where each target stands; `hear` is called on the event loop as the answers come.
+
+    Raises:
+        NetworkError: the endpoint does not answer at all; the targets that were not heard of are as they were.
+    """
+    limiter = anyio.CapacityLimiter(_AT_ONCE)
+    silences = 0
+
+    async def one(target: Target) -> None:
+        nonlocal silences
+        async with limiter:
+            try:
+                head = await hub.head_of(target.ref, etag=etag(target.ref))
+            except NetworkError as error:
+                silences += 1
+                if silences >= _MOST_SILENCES:
+                    raise
+                hear(Answer(target=target, error=error))
+            except FetchverifyError as error:
+                silences = 0
+                hear(Answer(target=target, error=error))
+            else:
+                silences = 0
+                hear(Answer(target=target, head=head))
+
+    with ungrouped():
+        async with anyio.create_task_group() as group:
+            for target in targets:
+                if target.error is not None:
+                    hear(Answer(target=target, error=target.error))
+                elif target.delisted:
+                    words = f"{target.ref.kind} `{target.ref.repo_id}` is not among the repos of its account any more"
+                    hear(Answer(target=target, error=AbsentError(words, gone=True)))
+                elif target.listed is not None:
+                    hear(Answer(target=target, head=Head(commit=target.listed, repo_id=target.ref.repo_id)))
+                else:
+                    group.start_soon(one, target)

@@ -1,0 +1,84 @@
+"""Where a mirror keeps what it knows, and the lock that lets one run at a time change it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fetchverify.core import mirrorstate
+from fetchverify.core.manifest import RepoRef
+from fetchverify.core.mirrorconfig import MirrorLayout
+from fetchverify.core.mirrorstate import RepoState
+from fetchverify.errors import LockedError
+from fetchverify.store.area import AREA_NAME
+from fetchverify.store.disk import Disk
+from fetchverify.store.layout import OnWait, hub_lock
+
+_MOST = 1 << 30
+
+
+class MirrorBook:
+    """The state of a mirror; each file is replaced whole, so a crash leaves the old or the new.
+
+    In a cache it lies in `.locks`, which is the one folder there that the hub's scanner passes over.
+    """
+
+    def __init__(self, disk: Disk, folder: Path, layout: MirrorLayout) -> None:
+        self._disk = disk
+        self.path = folder / ".locks" / "fetchverify-mirror" if layout == "cache" else folder / AREA_NAME
+
+    @contextmanager
+    def lock(self, on_wait: OnWait, timeout_s: float | None) -> Iterator[None]:
+        """Be the only run on this mirror.
+
+        Raises:
+            LockedError: another one is, and the time is up.
+        """
+        self._disk.make_dirs(self.path)
+        try:
+            held = hub_lock(self._disk, self.path / "lock", on_wait, timeout_s)
+            held.__enter__()
+        except LockedError as error:
+            holder = error.holder or "another process"
+            raise LockedError(
+                f"{holder} is at work on this mirror",
+                hint="wait for it with `--wait`, or let the next run do it",
+                holder=error.holder,
+            ) from error
+        try:
+            yield
+        finally:
+            held.__exit__(None, None, None)
+
+    def load(self) -> dict[RepoRef, RepoState]:
+        """Return the states that the last run noted; none where there was no run."""
+        return mirrorstate.parse(self._read("state"))
+
+    def save(self, states: Iterable[RepoState]) -> None:
+        """Note the states."""
+        self._disk.make_dirs(self.path)
+        self._disk.write_file(self.path / "state", mirrorstate.render(states).encode())
+
+    def load_proofs(self) -> dict[str, float]:
+        """Return when each file was last hashed, by the name that `mirror verify` gave it."""
+        try:
+            body = json.loads(self._read("proofs") or "{}")
+        except (ValueError, RecursionError):
+            return {}
+        if not isinstance(body, dict):
+            return {}
+        return {name: float(when) for name, when in body.items() if isinstance(when, int | float)}
+
+    def save_proofs(self, proofs: dict[str, float]) -> None:
+        """Note when each file was last hashed."""
+        self._disk.make_dirs(self.path)
+        self._disk.write_file(self.path / "proofs", json.dumps(proofs).encode() + b"\n")
+
+    def _read(self, name: str) -> str:
+        try:
+            with (self.path / name).open("rb") as file:
+                return file.read(_MOST).decode(errors="replace")
+        except OSError:
+            return ""

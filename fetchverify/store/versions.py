@@ -1,0 +1,203 @@
+"""A mirror's folders of one repo: `COMMIT/` with plain files, and a link a revision that is swapped in one step."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoPath, RepoRef
+from fetchverify.core.tree import is_commit
+from fetchverify.errors import DiskError
+from fetchverify.store.area import AREA_NAME
+from fetchverify.store.disk import Disk
+from fetchverify.store.folder import Folder
+
+INCOMING = ".incoming"
+
+
+def folder_of(root: Path, ref: RepoRef) -> Path:
+    """Return where a repo's versions lie: `org/name`, with the kind before it where it is no model."""
+    parts = ref.repo_id.split("/")
+    return root.joinpath(*([] if ref.kind == "model" else [f"{ref.kind}s"]), *parts)
+
+
+class Versions:
+    """All versions of one repo below a folder; what is under construction lies in `.incoming/COMMIT`."""
+
+    def __init__(self, disk: Disk, root: Path) -> None:
+        self._disk = disk
+        self.root = root
+
+    def place(self, commit: Commit) -> Path:
+        """Return where readers find a commit."""
+        return self.root / commit
+
+    def link(self, revision: str) -> Path:
+        """Return the link of a revision; a slash in its name is written `%2F`."""
+        return self.root / quote(revision, safe="")
+
+    def current(self, revision: str) -> Commit | None:
+        """Return the commit that readers see under a revision; None where there is none, or it is not there."""
+        if is_commit(revision):
+            commit = Commit(revision)
+        else:
+            try:
+                name = str(self.link(revision).readlink())
+            except OSError:
+                return None
+            if not is_commit(name):
+                return None
+            commit = Commit(name)
+        return commit if self.place(commit).is_dir() else None
+
+    def commits(self) -> list[Commit]:
+        """Return the commits that lie here, whole, in no order."""
+        try:
+            with os.scandir(self.root) as entries:
+                return [Commit(e.name) for e in entries if is_commit(e.name) and e.is_dir(follow_symlinks=False)]
+        except OSError:
+            return []
+
+    def incoming(self, commit: Commit, others: Collection[Commit] = ()) -> Path:
+        """Return where a commit is put together, with what a run for one that nobody wants any more left there.
+
+        Args:
+            commit: the one to put together.
+            others: commits that are wanted, too: what was begun of them stays.
+        """
+        place = self.root / INCOMING / commit
+        if place.is_dir():
+            return place
+        self._disk.make_dirs(place.parent)
+        for other in _folders(place.parent):
+            if other.name in others:
+                continue
+            self._disk.rename(other, place)
+            return place
+        return place
+
+    def seed(self, manifest: Manifest, place: Path, wanted: Collection[RepoPath]) -> int:
+        """Give `place` the files that an earlier version has, as hard links; return how many.
+
+        Only what the ledger of that version still vouches for is taken.
+        """
+        new = Folder(self._disk, place)
+        new.begin(manifest)
+        missing = [file for file in manifest.files if file.path in wanted and not os.path.lexists(place / file.path)]
+        linked = 0
+        for commit in self.commits():
+            if not missing:
+                break
+            if self.place(commit) == place:
+                continue
+            there = self._proved(commit)
+            rest: list[RemoteFile] = []
+            for file in missing:
+                source = there.get(file.digest)
+                if source is not None and self._link(source, place / file.path):
+                    new.proofs.add(file.digest, (place / file.path).lstat())
+                    linked += 1
+                else:
+                    rest.append(file)
+            missing = rest
+        new.proofs.flush()
+        return linked
+
+    def _proved(self, commit: Commit) -> dict[Digest, Path]:
+        old = Folder(self._disk, self.place(commit))
+        found: dict[Digest, Path] = {}
+        for file in old.read_tree(commit) or ():
+            path = old.target / file.path
+            try:
+                seen = path.lstat()
+            except OSError:
+                continue
+            if stat.S_ISREG(seen.st_mode) and seen.st_size == file.size and old.proofs.knows(file.digest, seen):
+                found[file.digest] = path
+        return found
+
+    def _link(self, source: Path, path: Path) -> bool:
+        try:
+            self._disk.make_dirs(path.parent)
+            self._disk.link(source, path)
+        except DiskError:
+            return False  # no hard links here, or too many of one file: it is fetched
+        return True
+
+    def publish(self, manifest: Manifest, place: Path, wanted: Collection[RepoPath]) -> None:
+        """Let readers see a whole commit: the folder gets its name, then the link of its revision moves."""
+        self._tidy(place, wanted)
+        target = self.place(manifest.commit)
+        if place != target:
+            self._sync(place)
+            self._disk.rename(place, target)
+            self._disk.fsync_dir(self.root)
+
+    def point(self, revision: str, commit: Commit) -> None:
+        """Have a revision's link lead to a commit that lies here."""
+        if is_commit(revision) or self.current(revision) == commit:
+            return
+        staging = self.root / INCOMING
+        self._disk.make_dirs(staging)
+        self._disk.symlink(commit, self.link(revision), staging=staging)
+        self._disk.fsync_dir(self.root)
+
+    def _tidy(self, place: Path, wanted: Collection[RepoPath]) -> None:
+        """Remove what an earlier commit put here and this one does not have."""
+        for path in list(_files(place)):
+            if path.relative_to(place).as_posix() not in wanted:
+                self._disk.unlink(path)
+        for folder in _empty_folders(place):
+            self._disk.remove_dir(folder)
+
+    def _sync(self, place: Path) -> None:
+        """Make names durable that were linked rather than published."""
+        for folder, _, _ in os.walk(place):
+            self._disk.fsync_dir(folder)
+
+    def remove(self, commits: Collection[Commit]) -> None:
+        """Remove commits that no link leads to any more; a reader that holds a file open keeps it."""
+        for commit in commits:
+            gone = self.root / INCOMING / f"gone-{commit}"
+            self._disk.make_dirs(gone.parent)
+            self._disk.remove_tree(gone)
+            if self.place(commit).is_dir():
+                # Renamed first: a reader sees all of it or nothing.
+                self._disk.rename(self.place(commit), gone)
+                self._disk.remove_tree(gone)
+
+    def remove_all(self) -> None:
+        """Remove the repo, links first."""
+        for path in sorted(self.root.iterdir()) if self.root.is_dir() else ():
+            if path.is_symlink():
+                self._disk.unlink(path)
+        self.remove(self.commits())
+        self._disk.remove_tree(self.root)
+
+
+def _folders(place: Path) -> list[Path]:
+    with os.scandir(place) as entries:
+        return [Path(e.path) for e in entries if is_commit(e.name) and e.is_dir(follow_symlinks=False)]
+
+
+def _is_ours(folder: Path, place: Path) -> bool:
+    return folder in (place / AREA_NAME, place / ".cache" / "huggingface")
+
+
+def _files(place: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(place):
+        folders[:] = [name for name in folders if not _is_ours(Path(folder) / name, place)]
+        yield from (Path(folder) / name for name in names)
+        yield from (Path(folder) / name for name in folders if (Path(folder) / name).is_symlink())
+
+
+def _empty_folders(place: Path) -> Iterator[Path]:
+    for folder, _, _ in os.walk(place, topdown=False):
+        path = Path(folder)
+        if path == place or any(_is_ours(parent, place) for parent in (path, *path.parents)):
+            continue
+        if not any(path.iterdir()):
+            yield path

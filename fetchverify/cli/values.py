@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fetchverify.cli.help import option
-from fetchverify.core.units import parse_duration, parse_rate, parse_size
+from fetchverify.core.units import parse_duration, parse_rate, parse_share, parse_size
 from fetchverify.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,6 +73,21 @@ class Size(_RateType):
             return parse_size(value)
         except ValueError as error:
             self.fail(f"'{value}' is no size; {error}", param, ctx)
+
+
+class Share(_DurationType):
+    """A part of the whole, written as `5%`."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return a number above 0, at most 1."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_share(value)
+        except ValueError as error:
+            self.fail(f"'{value}' is no share; {error}", param, ctx)
 
 
 def read_token(token: str | None, token_file: Path | None) -> str | None:

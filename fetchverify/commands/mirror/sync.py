@@ -65,12 +65,17 @@ async def run(options: SyncOptions, emit: events.Emit) -> SyncReport:
         DiskError: the mirror's own book cannot be written.
     """
     setting = await anyio.to_thread.run_sync(load, options.config)
-    async with _alone(setting, emit, wait=options.wait):
+    async with alone(setting, emit, wait=options.wait):
         return await _Sync(setting, options, emit).run()
 
 
 @asynccontextmanager
-async def _alone(setting: Setting, emit: events.Emit, *, wait: bool) -> AsyncIterator[None]:
+async def alone(setting: Setting, emit: events.Emit, *, wait: bool) -> AsyncIterator[None]:
+    """Hold the mirror's lock; with `wait`, however long another run takes.
+
+    Raises:
+        LockedError: another run is at work.
+    """
     began = time.monotonic()
     while True:
         # Entered and left on this thread: the lock knows its owner by it.

@@ -71,7 +71,7 @@ class AbsentError(FetchverifyError):
     """Repo, revision or file does not exist, or may not be seen with this token.
 
     Attributes:
-        gone: the server said plainly that it is not there: a 404 or 410, and not "you may not see it".
+        gone: the server knows of no such thing. The Hub says so, too, where something is hidden from who asks.
     """
 
     exit_code = ExitCode.ABSENT

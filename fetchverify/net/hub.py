@@ -444,7 +444,7 @@ class Hub:
         match failure.reason:
             case Reason.DENIED | Reason.ABSENT:
                 hint = wire.access_hint(self._endpoint, ref, failure)
-                return AbsentError(f"{what}: {failure.summary}", hint=hint, gone=failure.status in (404, 410))
+                return AbsentError(f"{what}: {failure.summary}", hint=hint, gone=failure.reason is Reason.ABSENT)
             case Reason.TLS:
                 hint = "behind a company's proxy, point `SSL_CERT_FILE` to the certificates of its authority"
             case Reason.PROXY_AUTH | Reason.PROXY:

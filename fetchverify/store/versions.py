@@ -12,7 +12,7 @@ from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, Repo
 from fetchverify.core.tree import is_commit
 from fetchverify.errors import DiskError
 from fetchverify.store.area import AREA_NAME
-from fetchverify.store.disk import Disk
+from fetchverify.store.disk import Disk, temporary_name
 from fetchverify.store.folder import Folder
 
 INCOMING = ".incoming"
@@ -80,13 +80,15 @@ class Versions:
         return place
 
     def seed(self, manifest: Manifest, place: Path, wanted: Collection[RepoPath]) -> int:
-        """Give `place` the files that an earlier version has, as hard links; return how many.
+        """Give `place` the files that another version has, as hard links; return how many.
 
-        Only what the ledger of that version still vouches for is taken.
+        Only what the ledger of that version vouches for is taken; it also replaces what nobody vouches for here.
         """
         new = Folder(self._disk, place)
         new.begin(manifest)
-        missing = [file for file in manifest.files if file.path in wanted and not os.path.lexists(place / file.path)]
+        missing = [
+            file for file in manifest.files if file.path in wanted and not _is_proved(new, file, place / file.path)
+        ]
         linked = 0
         for commit in self.commits():
             if not missing:
@@ -111,18 +113,20 @@ class Versions:
         found: dict[Digest, Path] = {}
         for file in old.read_tree(commit) or ():
             path = old.target / file.path
-            try:
-                seen = path.lstat()
-            except OSError:
-                continue
-            if stat.S_ISREG(seen.st_mode) and seen.st_size == file.size and old.proofs.knows(file.digest, seen):
+            if _is_proved(old, file, path):
                 found[file.digest] = path
         return found
 
     def _link(self, source: Path, path: Path) -> bool:
         try:
             self._disk.make_dirs(path.parent)
-            self._disk.link(source, path)
+            if not os.path.lexists(path):
+                self._disk.link(source, path)
+                return True
+            temporary = temporary_name(path.parent)
+            self._disk.link(source, temporary)
+            self._disk.rename(temporary, path)
+            self._disk.unlink(temporary, missing_ok=True)  # both were names of one file: then nothing moved
         except DiskError:
             return False  # no hard links here, or too many of one file: it is fetched
         return True
@@ -176,6 +180,14 @@ class Versions:
                 self._disk.unlink(path)
         self.remove(self.commits())
         self._disk.remove_tree(self.root)
+
+
+def _is_proved(folder: Folder, file: RemoteFile, path: Path) -> bool:
+    try:
+        seen = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(seen.st_mode) and seen.st_size == file.size and folder.proofs.knows(file.digest, seen)
 
 
 def _folders(place: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from fetchverify.core.mirrorstate import RepoState
 from fetchverify.core.purge import PurgeOptions
 from fetchverify.core.select import chooser
 from fetchverify.store.disk import Disk
+from fetchverify.store.folder import Folder
 from fetchverify.store.hubcache import HubCache, repo_folder_name
 from fetchverify.store.quarantine import Quarantine
 from fetchverify.store.versions import Versions, folder_of
@@ -45,7 +46,7 @@ class Place(Protocol):
     def path(self, commit: Commit) -> Path:
         """Return where they see it."""
 
-    def mending(self, commit: Commit) -> Path | None:
+    def mending(self, ref: RepoRef, commit: Commit) -> Path | None:
         """Return the folder in which a published commit is mended, file by file; None is the cache itself."""
 
     def staging(self, wanted: Wanted, others: Collection[Commit]) -> Path | None:
@@ -84,7 +85,7 @@ class CachePlace:
         """Return the snapshot."""
         return self._cache.root / "snapshots" / commit
 
-    def mending(self, commit: Commit) -> Path | None:
+    def mending(self, ref: RepoRef, commit: Commit) -> Path | None:
         """Return None."""
         return None
 
@@ -130,9 +131,13 @@ class FolderPlace:
         """Return the commit's folder."""
         return self._versions.place(commit)
 
-    def mending(self, commit: Commit) -> Path | None:
-        """Return the commit's folder."""
-        return self.path(commit)
+    def mending(self, ref: RepoRef, commit: Commit) -> Path | None:
+        """Return the commit's folder, with what other versions can give it."""
+        place = self.path(commit)
+        files = Folder(self._disk, place).read_tree(commit) or ()
+        here = {file.path for file in files if (place / file.path).exists()}
+        self._versions.seed(Manifest(ref=replace(ref, revision=commit), commit=commit, files=files), place, here)
+        return place
 
     def staging(self, wanted: Wanted, others: Collection[Commit]) -> Path | None:
         """Return a folder aside, or the commit's own where it is there and only to be mended."""

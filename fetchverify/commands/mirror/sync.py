@@ -27,7 +27,7 @@ from fetchverify.core.mirrored import Done, Fate, SyncReport
 from fetchverify.core.mirrorstate import RepoState
 from fetchverify.core.report import Report
 from fetchverify.core.retry import patience
-from fetchverify.errors import AbsentError, ExitCode, FetchverifyError, LockedError, NetworkError
+from fetchverify.errors import AbsentError, ExitCode, FetchverifyError, LockedError, NetworkError, UsageError
 from fetchverify.net.hub import Head, Hub
 from fetchverify.net.wire import Endpoint
 
@@ -106,7 +106,7 @@ class _Sync:
         self._endpoints = Endpoint.several(self._config.endpoints or None, setting.token)
         self._states: dict[RepoRef, RepoState] = {}
         self._done: dict[RepoRef, Done] = {}
-        self._heads: dict[RepoRef, Commit] = {}
+        self._heads: dict[RepoRef, Head] = {}
         self._saved_at = time.monotonic()
 
     async def run(self) -> SyncReport:
@@ -154,7 +154,10 @@ class _Sync:
         return window.minutes_left(local.tm_hour * 60 + local.tm_min) * 60.0
 
     def _chosen(self, found: list[Target]) -> list[Target]:
-        names = self._options.repos
+        names = set(self._options.repos)
+        unknown = names - {target.ref.repo_id for target in found}
+        if unknown:
+            raise UsageError(f"this mirror has no `{min(unknown)}`", hint=f"see `{self._options.config}`")
         return [target for target in found if not names or target.ref.repo_id in names]
 
     async def _save(self) -> None:
@@ -213,8 +216,9 @@ class _Sync:
             detail = None if renamed is None else f"its name is `{renamed}` now"
             self._note(ref, Fate.FRESH, detail=detail, news=not told)
         else:
-            self._heads[ref] = head.commit
-            self._states[ref] = replace(state, etag=head.etag, checked=now, renamed_to=renamed, gone_since=0.0)
+            self._heads[ref] = head
+            # The book's ETag is that of what lies here, which this answer is not yet.
+            self._states[ref] = replace(state, etag=None, checked=now, renamed_to=renamed, gone_since=0.0)
 
     def _nobody_there(self, found: list[Target], error: NetworkError) -> None:
         """Note that the endpoint is down; that is no fault of the repos', and makes none of them wait."""
@@ -292,33 +296,43 @@ class _Sync:
         ref, entry, place = target.ref, target.entry, self._place(target.ref)
         before = self._states[ref]
         wanted = Wanted(manifest=await self._manifest(hub, ref, place), include=entry.include, exclude=entry.exclude)
-        others = [commit for other, commit in self._heads.items() if other != ref and other.repo_id == ref.repo_id]
-        for damaged in before.damaged:
-            if damaged != wanted.manifest.commit and place.path(damaged).is_dir():
-                await self._get(replace(ref, revision=damaged), entry, place.mending(damaged))
+        others = [head.commit for other, head in self._heads.items() if other != ref and other.repo_id == ref.repo_id]
         staging = await anyio.to_thread.run_sync(place.staging, wanted, others)
         # In a cache the revision's own ref moves; aside nothing has a name yet.
         source = ref if staging is None else replace(ref, revision=wanted.manifest.commit)
         report = await self._get(source, entry, staging)
-        await anyio.to_thread.run_sync(place.publish, wanted, staging, ref.revision)
-        state = replace(before, damaged=()).published(
+        # A window that closes now finds it done: half of what follows would be told wrong by the next run.
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(place.publish, wanted, staging, ref.revision)
+            done = self._published(target, report)
+            await anyio.to_thread.run_sync(self._prune, ref, entry, place)
+        for damaged in before.damaged:
+            if damaged != report.commit and place.path(damaged).is_dir():
+                folder = await anyio.to_thread.run_sync(place.mending, ref, damaged)
+                await self._get(replace(ref, revision=damaged), entry, folder)
+        self._states[ref] = replace(self._states[ref], damaged=())
+        return done
+
+    def _published(self, target: Target, report: Report) -> Done:
+        ref, before = target.ref, self._states[target.ref]
+        state = before.published(
             self._clock(),
             Commit(report.commit),
-            selection=_selection(entry),
+            selection=_selection(target.entry),
             files=len(report.outcomes),
             size=sum(outcome.size for outcome in report.outcomes),
         )
         fetched = sum(outcome.fetched for outcome in report.outcomes)
-        self._states[ref] = replace(state, fetched=before.fetched + fetched)
-        await anyio.to_thread.run_sync(self._prune, ref, entry, place)
-        del self._heads[ref]
+        head = self._heads.pop(ref)
+        etag = head.etag if head.commit == report.commit else None
+        self._states[ref] = replace(state, etag=etag, fetched=before.fetched + fetched)
         mended = before.damaged and state.commit == before.commit
         self._note(ref, Fate.MENDED if mended else Fate.CHANGED, before=before.commit, fetched=fetched)
         return self._done[ref]
 
     async def _manifest(self, hub: Hub, ref: RepoRef, place: Place) -> Manifest:
         """Return what the commit holds; in a cache `get` asks for it itself."""
-        commit = self._heads[ref]
+        commit = self._heads[ref].commit
         if isinstance(place, CachePlace):
             return Manifest(ref=ref, commit=commit, files=())
         return await hub.manifest(replace(ref, revision=commit))

@@ -368,16 +368,16 @@ def test_a_window_that_closes_ends_the_run_and_keeps_what_landed(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.sync()
-    moved(mirror, big__bin=Seeded(24 * MiB, seed="big"))
-    monkeypatch.setattr(sync._Sync, "_window_left_s", lambda self: 1.2)
-    mirror.hub.fault(Trickle(rate=4 * MiB), path="big.bin")
+    moved(mirror, big__bin=Seeded(64 * MiB, seed="big"))
+    monkeypatch.setattr(sync._Sync, "_window_left_s", lambda self: 2.0)
+    mirror.hub.fault(Trickle(rate=8 * MiB), path="big.bin")
     assert {"org/one": Fate.POSTPONED} == mirror.fates()
     monkeypatch.undo()
     mirror.hub.clear_faults()
     mirror.hub.ledger.clear()
     assert {"org/one": Fate.CHANGED} == mirror.fates()
     assert mirror.source() == mirror.seen()
-    assert sum(record.bytes_sent for record in mirror.hub.ledger.requests() if record.kind == "cdn") <= 22 * MiB
+    assert sum(record.bytes_sent for record in mirror.hub.ledger.requests() if record.kind == "cdn") <= 56 * MiB
 
 
 def test_a_dry_run_asks_and_changes_nothing(mirror: Mirror) -> None:

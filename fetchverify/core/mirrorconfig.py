@@ -166,6 +166,11 @@ def parse(text: str) -> tuple[MirrorConfig | None, tuple[Problem, ...]]:
         entries=tuple(_entry(table, keep) for table in top.tables("repo")),
     )
     top.end()
+    named: set[tuple[str, str]] = set()
+    for number, entry in enumerate(config.entries):
+        if entry.repo_id and (entry.kind, entry.repo_id) in named:
+            top.say_of(("repo", number), f"`{entry.repo_id}` is named twice; give one entry several `revisions`")
+        named.add((entry.kind, entry.repo_id))
     if config.token_file is not None and config.token_env is not None:
         top.say("token_env", "`token_file` and `token_env` exclude each other")
     if not config.entries and not top.problems:
@@ -252,6 +257,9 @@ class _Table:
     def say(self, key: str, message: str) -> None:
         line = self._lines.get((*self._path, key)) or self._lines.get(self._path, 0)
         self.problems.append(Problem(line=line, message=message))
+
+    def say_of(self, path: tuple[object, ...], message: str) -> None:
+        self.problems.append(Problem(line=self._lines.get(path, 0), message=message))
 
     def _take(self, key: str, kind: type, what: str) -> Any:
         self._asked.append(key)

@@ -16,6 +16,7 @@ import pytest
 
 import fetchverify
 from fetchverify import cli
+from fetchverify.cli import mirror
 from fetchverify.cli.help import Command
 from fetchverify.core.lifecycle import TABLE
 from fetchverify.errors import ExitCode
@@ -60,23 +61,32 @@ def test_the_lifecycle_is_the_one_in_the_code() -> None:
     assert lifecycle() == readme.table("lifecycle")
 
 
-def command_of(name: str) -> Command:
-    command = cli.cli.get_command(click.Context(cli.cli), name)
+def command_of(*names: str) -> Command:
+    command: click.Command | None = cli.cli
+    for name in names:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), name)
     assert isinstance(command, Command)
     return command
 
 
-@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
-def test_every_command_has_help_and_is_in_the_readme(name: str) -> None:
+def all_commands() -> list[tuple[str, ...]]:
+    """Return the words that call each command; those of a group are its commands'."""
+    groups = {"mirror": mirror.COMMANDS}
+    return [(name, *more) for name in cli.COMMANDS for more in ([(one,) for one in groups.get(name, ())] or [()])]
+
+
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_every_command_has_help_and_is_in_the_readme(words: tuple[str, ...]) -> None:
     """As in `simonw/sqlite-utils:tests/test_docs.py`."""
-    command = command_of(name)
+    command = command_of(*words)
     assert command.help
-    assert f"fetchverify {name}" in readme.text()
-    assert name in help_of()
+    assert f"fetchverify {' '.join(words)}" in readme.text()
+    assert words[-1] in help_of(*words[:-1])
     for param in command.params:
         if isinstance(param, click.Option):
-            assert param.help, f"{name} {param.opts} has no help"
-    assert "Examples:" in help_of(name)
+            assert param.help, f"{words} {param.opts} has no help"
+    assert "Examples:" in help_of(*words)
 
 
 def test_the_top_level_help_lists_the_exit_codes() -> None:
@@ -86,7 +96,7 @@ def test_the_top_level_help_lists_the_exit_codes() -> None:
 
 
 def shown_commands() -> list[str]:
-    of_help = {line for name in cli.COMMANDS for line in command_of(name).examples}
+    of_help = {line for words in all_commands() for line in command_of(*words).examples}
     return sorted({*readme.commands(), *(line for line in of_help if line.startswith("fetchverify "))})
 
 
@@ -94,7 +104,8 @@ def shown_commands() -> list[str]:
 def test_every_command_line_that_is_shown_can_be_parsed(line: str) -> None:
     words = shlex.split(line.partition(" | ")[0], comments=True)
     assert words[0] == "fetchverify"
-    command_of(words[1]).make_context(words[1], words[2:])
+    depth = 2 if words[1] == "mirror" and len(words) > 2 else 1
+    command_of(*words[1 : 1 + depth]).make_context(words[depth], words[1 + depth :])
 
 
 def test_each_set_up_command_is_one_line() -> None:

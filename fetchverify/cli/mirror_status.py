@@ -8,6 +8,7 @@ import click
 
 from fetchverify.cli import mirrors, values
 from fetchverify.cli.help import Command, option
+from fetchverify.cli.voice import open_voice
 
 
 @click.command(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -117,6 +119,12 @@ class Entry:
     keep: int = 2
 
     @property
+    def selection(self) -> str:
+        """A name for what the patterns choose."""
+        chosen = json.dumps([self.include, self.exclude]).encode()
+        return hashlib.sha256(chosen).hexdigest()[:16]
+
+    @property
     def author(self) -> str | None:
         """The account whose every repo is meant, or None."""
         return self.repo_id[:-2] if self.repo_id.endswith("/*") else None
@@ -147,7 +155,8 @@ def parse(text: str) -> tuple[MirrorConfig | None, tuple[Problem, ...]]:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         where = re.search(r"\(at line (\d+), column \d+\)", str(error))
         message = f"no TOML: {shown(str(error).partition(' (at ')[0])}"
-        return None, (Problem(line=int(where[1]) if where else 0, message=message),)
+        line = int(where[1]) if where else len(text.rstrip("\n").split("\n"))  # "at end of document"
+        return None, (Problem(line=line, message=message),)
     lines = dict(_lines(text))
     top = _Table(body, lines, ())
     keep = top.number("keep", 2, least=1, most=_MOST_KEPT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -196,7 +195,7 @@ class _Sync:
         return (
             state.commit is not None
             and state.commit == self._place(target.ref).current(target.ref.revision)
-            and state.selection == _selection(target.entry)
+            and state.selection == target.entry.selection
             and not state.damaged
         )
 
@@ -318,7 +317,7 @@ class _Sync:
         state = before.published(
             self._clock(),
             Commit(report.commit),
-            selection=_selection(target.entry),
+            selection=target.entry.selection,
             files=len(report.outcomes),
             size=sum(outcome.size for outcome in report.outcomes),
         )
@@ -390,9 +389,3 @@ class _Sync:
     def _place(self, ref: RepoRef) -> Place:
         kind = CachePlace if self._config.layout == "cache" else FolderPlace
         return kind(self._setting.disk, self._setting.folder, ref)
-
-
-def _selection(entry: Entry) -> str:
-    """Return a name for what the patterns choose."""
-    chosen = json.dumps([entry.include, entry.exclude]).encode()
-    return hashlib.sha256(chosen).hexdigest()[:16]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import core, many, mirror, place, plot, report, startup
+from tests.bench import clones, core, many, mirror, place, plot, proving, report, startup
 from tests.bench.cases import Sizes
 from tests.bench.peers import OURS, PEERS
 from tests.bench.race import CASES, WAYS, Options, race
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Needs curl, openssl and, for the rest, nginx, aria2c, a C compiler and hf_transfer; what is missing is"
         " left out. As root it runs in a network namespace of its own, with reno.",
     )
-    commands = ("race", "core", "startup", "many", "mirror", "render")
+    commands = ("race", "core", "startup", "many", "clones", "proving", "mirror", "render")
     found.add_argument("what", nargs="?", choices=commands, default="race", help="default: race, all peers")
     found.add_argument("--quick", action="store_true", help=f"{_QUICK_SIZE} and one round: does it work at all?")
     found.add_argument("--rounds", type=int, help=f"default: {_ROUNDS}")
@@ -58,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--mock", action="store_true", help="serve by the mock Hub though nginx is there")
     found.add_argument("--minutes", type=float, default=30, help="begin no round that would end later. Default: 30")
     found.add_argument("--results", type=Path, default=RESULTS, help="where table.md, plot.svg, results.json go")
-    found.add_argument("--files", type=_counts, default=[10_000, 100_000], help="of `many`. Default: 10000,100000")
+    found.add_argument(
+        "--files", type=_counts, default=[10_000, 100_000], help="of `many` and `proving`. Default: 10000,100000"
+    )
     found.add_argument("--repos", type=int, default=5_000, help="of `mirror`. Default: 5000")
     return found
 
@@ -84,6 +86,11 @@ def main() -> int:
             return startup.measure(arguments.python, arguments.results, _tell)
         if arguments.what == "many":
             return many.measure(folder, arguments.files, arguments.results, _tell)
+        if arguments.what == "clones":
+            return clones.measure(folder, size, rounds, arguments.results, _tell)
+        if arguments.what == "proving":
+            count = max(arguments.files)
+            return proving.measure(folder, size, rounds, count, arguments.python, arguments.results, _tell)
         if arguments.what == "mirror":
             return mirror.measure(folder, arguments.repos, arguments.results, _tell)
         options = Options(

@@ -207,6 +207,19 @@ def _word(reached: bool) -> str:
     return "reached" if reached else "**missed**"
 
 
+def summary(result: Result) -> str:
+    """Return the table that README shows: verified MB/s by way and case, a column a tool."""
+    shown = [OURS.name, *(peer.name for peer in PEERS if peer.name not in (OURS.name, UNSYNCED.name))]
+    lines = [f"| verified, MB/s | {' | '.join(_LABELS[name] for name in shown)} |", f"|---|{'---:|' * len(shown)}"]
+    for group in groups(result):
+        cells = []
+        for name in shown:
+            row = group.row(name)
+            cells.append(significant(_rate(row) / 1e6) if row is not None and row.verified else "")
+        lines.append(f"| {ABOUT[group.way]}: {result.cases[group.case]} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
 def write(result: Result, folder: Path, plot: str) -> None:
     """Write `table.md`, `plot.svg` and `results.json`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from fetchverify.core.lifecycle import TABLE
 from fetchverify.errors import ExitCode
 from mock_server.demo import demo_world
 from mock_server.hub import MockHub
+from tests.bench import report
 from tests.docs import readme
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,10 @@ def test_every_command_line_that_is_shown_can_be_parsed(line: str) -> None:
     assert words[0] == "fetchverify"
     depth = 2 if words[1] == "mirror" and len(words) > 2 else 1
     command_of(*words[1 : 1 + depth]).make_context(words[depth], words[1 + depth :])
+
+
+def test_the_figures_are_the_benchs_own() -> None:
+    assert report.summary(report.read(Path(__file__).parents[1] / "bench" / "results")) == readme.table("bench")
 
 
 def test_each_set_up_command_is_one_line() -> None:

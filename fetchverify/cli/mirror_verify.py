@@ -55,7 +55,8 @@ def command(*, config: Path, as_json: bool, quiet: bool, verbose: bool, progress
     from fetchverify.sinks.human import printable, size
 
     for one in report.bad:
-        voice.print(printable(f"{one.repo_id}  corrupt: {one.path}; `fetchverify mirror sync` mends it"))
+        what = "missing" if one.missing else "corrupt"
+        voice.print(printable(f"{one.repo_id}  {what}: {one.path}; `fetchverify mirror sync` mends it"))
     of = f"{size(report.size)} of {size(report.all_size)} hashed, {report.files:,} of {report.all_files:,} files"
     voice.say(of)
     return report.exit_code

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from fetchverify.core.manifest import RepoKind
+from fetchverify.core.manifest import RepoKind, RepoRef
 from fetchverify.core.paths import shown
 from fetchverify.core.reference import parse_reference
 from fetchverify.core.units import parse_rate
@@ -128,6 +128,11 @@ class Entry:
     def author(self) -> str | None:
         """The account whose every repo is meant, or None."""
         return self.repo_id[:-2] if self.repo_id.endswith("/*") else None
+
+    def means(self, ref: RepoRef) -> bool:
+        """Return whether this entry asks for the revision; one for its account may do so as well."""
+        named = self.repo_id == ref.repo_id if self.author is None else ref.repo_id.startswith(f"{self.author}/")
+        return named and self.kind == ref.kind and ref.revision in self.revisions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

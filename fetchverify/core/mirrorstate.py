@@ -14,7 +14,8 @@ from fetchverify.core.tree import is_commit
 VERSION = 1
 _PATIENT_FAILURES = 5
 _FIRST_DELAY_S, _MOST_DELAY_S = 3600.0, 86400.0
-_GONE_S = 86400.0
+# A day, and answers: a clock that jumps makes a day of a minute.
+_GONE_S, _GONE_ANSWERS = 86400.0, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class RepoState:
         error: why the last one did.
         next_try: not before; after many failures it is tried less often.
         gone_since: since when the Hub says that it is not there.
+        gone_answers: how many runs in a row it said so to.
         renamed_to: the name under which the Hub knows it now.
         damaged: commits in which bad bytes were found; they are mended by the next run.
         bytes: of the files that were asked for.
@@ -51,6 +53,7 @@ class RepoState:
     error: str | None = None
     next_try: float = 0.0
     gone_since: float = 0.0
+    gone_answers: int = 0
     renamed_to: str | None = None
     damaged: tuple[Commit, ...] = ()
     files: int = 0
@@ -63,7 +66,7 @@ class RepoState:
 
     def may_purge(self, now: float) -> bool:
         """Return whether the Hub has said for a day that it is not there: one wrong answer must not empty a mirror."""
-        return 0 < self.gone_since <= now - _GONE_S
+        return 0 < self.gone_since <= now - _GONE_S and self.gone_answers >= _GONE_ANSWERS
 
     def seen_fresh(self, now: float, *, etag: str | None, renamed_to: str | None) -> RepoState:
         """Return the state after the Hub said that nothing moved."""
@@ -76,8 +79,13 @@ class RepoState:
             error=None,
             next_try=0.0,
             gone_since=0.0,
+            gone_answers=0,
             renamed_to=renamed_to,
         )
+
+    def moved(self, now: float, *, renamed_to: str | None) -> RepoState:
+        """Return the state after the Hub named another commit; it is not here yet, nor what its ETag would name."""
+        return replace(self, etag=None, checked=now, renamed_to=renamed_to, gone_since=0.0, gone_answers=0)
 
     def published(self, now: float, commit: Commit, *, selection: str, files: int, size: int) -> RepoState:
         """Return the state after a commit was published whole, which is also how damage ends."""
@@ -94,7 +102,13 @@ class RepoState:
 
     def missed(self, now: float, error: str) -> RepoState:
         """Return the state after the Hub said that it is not there; what lies here stays, and is no failure."""
-        return replace(self, gone_since=self.gone_since or now, error=error, failures=0, next_try=0.0, etag=None)
+        since = min(self.gone_since or now, now)  # a clock that was ahead then would put it off for years
+        answers = self.gone_answers + 1
+        return replace(self, gone_since=since, gone_answers=answers, error=error, failures=0, next_try=0.0, etag=None)
+
+    def unheard(self, error: str) -> RepoState:
+        """Return the state after nobody could be asked: no fault of the repo's, and no reason to wait."""
+        return replace(self, error=error)
 
     def failed(self, now: float, error: str) -> RepoState:
         """Return the state after a run failed."""
@@ -109,6 +123,7 @@ class RepoState:
             error=error,
             next_try=now + wait_s if wait_s else 0.0,
             gone_since=0.0,
+            gone_answers=0,
             etag=None,
         )
 
@@ -147,7 +162,10 @@ def _object(line: str) -> dict[str, Any] | None:
 
 def _state(body: Mapping[str, Any]) -> RepoState | None:
     kind, repo_id, revision = (body.get(key) for key in ("type", "repo_id", "revision"))
-    if not isinstance(repo_id, str) or not is_repo_id(repo_id) or not isinstance(revision, str) or not revision:
+    if not isinstance(repo_id, str) or not isinstance(revision, str) or not revision:
+        return None
+    account = repo_id.removesuffix("/*")
+    if not is_repo_id(account) or (account != repo_id and "/" in account):
         return None
     if kind not in get_args(RepoKind):
         return None

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fetchverify.core import mirrorstate
 from fetchverify.core.manifest import RepoRef
 from fetchverify.core.mirrorconfig import MirrorLayout
 from fetchverify.core.mirrorstate import RepoState
-from fetchverify.errors import LockedError
+from fetchverify.errors import DiskError, LockedError
+from fetchverify.store import owner
 from fetchverify.store.area import AREA_NAME
 from fetchverify.store.disk import Disk
+from fetchverify.store.holders import process
 from fetchverify.store.layout import OnWait, hub_lock
 
 _MOST = 1 << 30
+_TRIES = 5
+
+
+def _locked(holder: str | None) -> LockedError:
+    return LockedError(
+        f"{holder or 'another process'} is at work on this mirror",
+        hint="wait for it with `--wait`, or let the next run do it",
+        holder=holder,
+    )
 
 
 class MirrorBook:
@@ -37,20 +48,43 @@ class MirrorBook:
             LockedError: another one is, and the time is up.
         """
         self._disk.make_dirs(self.path)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(hub_lock(self._disk, self.path / "lock", on_wait, timeout_s))
+            except LockedError as error:
+                raise _locked(error.holder) from error
+            stack.enter_context(self._only_one())
+            yield
+
+    @contextmanager
+    def _only_one(self) -> Iterator[None]:
+        """Leave word of this process: on some Lustre, GPFS and NFS mounts a lock is everybody's.
+
+        Whoever is not provably alive on this machine is passed over, or one crash would stop a mirror for ever.
+        """
+        me = owner.myself()
+        hold = None
         try:
-            held = hub_lock(self._disk, self.path / "lock", on_wait, timeout_s)
-            held.__enter__()
-        except LockedError as error:
-            holder = error.holder or "another process"
-            raise LockedError(
-                f"{holder} is at work on this mirror",
-                hint="wait for it with `--wait`, or let the next run do it",
-                holder=error.holder,
-            ) from error
+            for _ in range(_TRIES):
+                tenancy = owner.look(self.path, me)
+                if tenancy.life is owner.Life.LIVE:
+                    raise _locked(None if tenancy.owner is None else process(tenancy.owner.pid))
+                hold = owner.claim(self._disk, self.path, tenancy, me)
+                if hold is not None:
+                    break
+            else:
+                raise _locked(None)
+        except DiskError:
+            pass  # full or read-only, which the run itself will say; the lock alone has to do
         try:
             yield
         finally:
-            held.__exit__(None, None, None)
+            if hold is not None:
+                # The dead first: who looks meanwhile finds nobody, or us.
+                for path in self.path.glob("owner*"):
+                    if path != hold.path:
+                        self._disk.unlink(path, missing_ok=True)
+                hold.release()
 
     def load(self) -> dict[RepoRef, RepoState]:
         """Return the states that the last run noted; none where there was no run."""

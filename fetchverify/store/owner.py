@@ -174,6 +174,11 @@ class Hold:
         self._owner = owner
         self._fd: int | None = fd
 
+    @property
+    def path(self) -> Path:
+        """The record."""
+        return self._path
+
     def release(self) -> None:
         """Let go, once every other descriptor is closed: without the record the next one may take over at once.
 

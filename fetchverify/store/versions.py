@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from fetchverify.store.disk import Disk, temporary_name
 from fetchverify.store.folder import Folder
 
 INCOMING = ".incoming"
+_GONE = "gone-"
 
 
 def folder_of(root: Path, ref: RepoRef) -> Path:
@@ -60,6 +62,18 @@ class Versions:
                 return [Commit(e.name) for e in entries if is_commit(e.name) and e.is_dir(follow_symlinks=False)]
         except OSError:
             return []
+
+    def by_age(self) -> list[Commit]:
+        """Return the commits that lie here, the one that came first first."""
+        ages = []
+        for commit in self.commits():
+            with suppress(OSError):
+                ages.append((self.place(commit).stat().st_mtime_ns, commit))
+        return [commit for _, commit in sorted(ages)]
+
+    def is_ours(self, commit: Commit) -> bool:
+        """Return whether a run of ours put a commit here."""
+        return Folder(self._disk, self.place(commit)).read_tree(commit) is not None
 
     def incoming(self, commit: Commit, others: Collection[Commit] = ()) -> Path:
         """Return where a commit is put together, with what a run for one that nobody wants any more left there.
@@ -164,14 +178,27 @@ class Versions:
 
     def remove(self, commits: Collection[Commit]) -> None:
         """Remove commits that no link leads to any more; a reader that holds a file open keeps it."""
+        self._sweep()
         for commit in commits:
-            gone = self.root / INCOMING / f"gone-{commit}"
+            gone = self.root / INCOMING / f"{_GONE}{commit}"
             self._disk.make_dirs(gone.parent)
-            self._disk.remove_tree(gone)
             if self.place(commit).is_dir():
                 # Renamed first: a reader sees all of it or nothing.
                 self._disk.rename(self.place(commit), gone)
                 self._disk.remove_tree(gone)
+
+    def _sweep(self) -> None:
+        """Remove what a run that was killed had taken from readers already, and its half-made links."""
+        try:
+            with os.scandir(self.root / INCOMING) as entries:
+                left = [Path(e.path) for e in entries if e.name.startswith(_GONE) or e.is_symlink()]
+        except OSError:
+            return
+        for path in left:
+            if path.is_symlink():
+                self._disk.unlink(path, missing_ok=True)
+            else:
+                self._disk.remove_tree(path)
 
     def remove_all(self) -> None:
         """Remove the repo, links first."""

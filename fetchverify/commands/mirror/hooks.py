@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from typing import Literal
 
@@ -58,10 +59,16 @@ class Heralds:
             return
         environment = {**os.environ, **{f"FETCHVERIFY_{key}": value for key, value in about.items()}}
         try:
-            with anyio.fail_after(_PATIENCE_S):
-                done = await anyio.run_process(
-                    list(command), input=text.encode(), stderr=subprocess.STDOUT, check=False, env=environment
-                )
+            # Files, not pipes: a hook may leave its input unread, and may say more than memory holds.
+            with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:
+                told.write(text.encode())
+                told.seek(0)
+                with anyio.fail_after(_PATIENCE_S):
+                    done = await anyio.run_process(
+                        list(command), stdin=told, stdout=said, stderr=subprocess.STDOUT, check=False, env=environment
+                    )
+                said.seek(max(0, said.seek(0, os.SEEK_END) - _MOST_WORDS))
+                words = said.read().decode(errors="replace").strip()
         except TimeoutError:
             self._warn(f"the hook `{name}` was ended after {_PATIENCE_S:.0f} s")
             return
@@ -69,7 +76,6 @@ class Heralds:
             self._warn(f"the hook `{name}` cannot be run: `{command[0]}`: {error.strerror}")
             return
         if done.returncode:
-            words = done.stdout[-_MOST_WORDS:].decode(errors="replace").strip()
             self._warn(f"the hook `{name}` ended with exit code {done.returncode}" + (f": {words}" if words else ""))
 
     def _warn(self, text: str) -> None:

@@ -153,10 +153,14 @@ class FolderPlace:
         self._versions.point(revision, wanted.manifest.commit)
 
     def prune(self, states: Mapping[str, RepoState], keep: int) -> None:
-        """Remove the folders of older commits; what no run of ours noted stays."""
-        stay = {commit for state in states.values() for commit in state.commits[-keep:]}
+        """Remove the folders of older commits; what no run of ours put there stays."""
+        noted = {commit for state in states.values() for commit in state.commits}
+        # Published by a run that was killed before it noted so.
+        forgotten = [commit for commit in self._versions.by_age() if commit not in noted]
+        ours = [commit for commit in forgotten if self._versions.is_ours(commit)]
+        stay = {commit for state in states.values() for commit in (*ours, *state.commits)[-keep:]}
         stay |= {commit for revision in states if (commit := self.current(revision)) is not None}
-        known = {commit for state in states.values() for commit in state.commits}
+        known = noted.union(ours)
         self._versions.remove([commit for commit in self._versions.commits() if commit in known - stay])
 
     def remove(self) -> None:

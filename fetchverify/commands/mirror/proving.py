@@ -18,6 +18,7 @@ from fetchverify.commands.mirror.setting import Setting, load
 from fetchverify.commands.mirror.sync import alone
 from fetchverify.core.manifest import Commit, Digest, RepoRef
 from fetchverify.core.mirrorstate import RepoState
+from fetchverify.core.select import chooser
 from fetchverify.engine.audit import Auditor
 from fetchverify.errors import ExitCode, ungrouped
 from fetchverify.store.folder import Folder
@@ -44,12 +45,17 @@ class ProveOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bad:
-    """A file whose bytes are not what they were proved to be."""
+    """A file whose bytes are not what they were proved to be, or that is not there.
+
+    Attributes:
+        missing: readers of the current commit do not find it.
+    """
 
     repo_id: str
     path: str
     promised: str
     commits: tuple[Commit, ...]
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +79,15 @@ class ProveReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """1 where bad bytes were found."""
+        """1 where bytes are bad or missing."""
         return ExitCode.FINDINGS if self.bad else ExitCode.CLEAN
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as one JSON object."""
         names = ("folder", "files", "all_files", "size", "all_size", "oldest", "seconds")
         body = {name: getattr(self, name) for name in names}
-        bad = [{"repo_id": one.repo_id, "path": one.path, "promised": one.promised} for one in self.bad]
+        keys = ("repo_id", "path", "promised", "missing")
+        bad = [{key: getattr(one, key) for key in keys} for one in self.bad]
         return {"kind": "ProveReport", "exit_code": int(self.exit_code), **body, "bad": bad}
 
 
@@ -97,6 +104,16 @@ class _File:
     proofs: list[Proofs] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Missing:
+    """A file that readers of a revision should find."""
+
+    ref: RepoRef
+    commit: Commit
+    path: Path
+    digest: Digest
+
+
 async def run(options: ProveOptions, emit: events.Emit) -> ProveReport:
     """Hash what is due, and note what is bad: the next `mirror sync` mends it.
 
@@ -106,7 +123,7 @@ async def run(options: ProveOptions, emit: events.Emit) -> ProveReport:
     """
     began = time.monotonic()
     setting = await anyio.to_thread.run_sync(load, options.config)
-    files = await anyio.to_thread.run_sync(_files, setting)
+    files, missing = await anyio.to_thread.run_sync(_files, setting)
     proofs = await anyio.to_thread.run_sync(setting.book.load_proofs)
     ordered = sorted(files.values(), key=lambda file: proofs.get(file.key, 0.0))
     total = sum(file.seen.st_size for file in ordered)
@@ -120,9 +137,9 @@ async def run(options: ProveOptions, emit: events.Emit) -> ProveReport:
     for file in bad:
         known.pop(file.key, None)
     await anyio.to_thread.run_sync(setting.book.save_proofs, known)
-    if bad:
+    if bad or missing:
         async with alone(setting, emit, wait=True):
-            await anyio.to_thread.run_sync(_note, setting, bad)
+            missing = await anyio.to_thread.run_sync(_note, setting, bad, missing)
     return ProveReport(
         folder=str(setting.folder),
         files=len(good) + len(bad),
@@ -131,11 +148,15 @@ async def run(options: ProveOptions, emit: events.Emit) -> ProveReport:
         all_size=total,
         oldest=min((known.get(file.key, 0.0) for file in ordered), default=now),
         seconds=round(time.monotonic() - began, 3),
-        bad=tuple(
-            Bad(repo_id=file.ref.repo_id, path=str(file.path), promised=file.digest.hex, commits=tuple(file.commits))
-            for file in bad
+        bad=(
+            *(_bad(file.ref, file.path, file.digest, file.commits) for file in bad),
+            *(_bad(each.ref, each.path, each.digest, [each.commit], missing=True) for each in missing),
         ),
     )
+
+
+def _bad(ref: RepoRef, path: Path, digest: Digest, commits: list[Commit], *, missing: bool = False) -> Bad:
+    return Bad(repo_id=ref.repo_id, path=str(path), promised=digest.hex, commits=tuple(commits), missing=missing)
 
 
 def _share(files: list[_File], size: float) -> Iterator[_File]:
@@ -161,8 +182,12 @@ async def _hash(files: list[_File], until: float | None, emit: events.Emit) -> t
         for file in queue:
             if until is not None and time.monotonic() >= until:
                 return
-            right = await auditor.matches(file.path, file.digest, file.seen.st_size)
-            (good if right else bad).append(file)
+            if await auditor.matches(file.path, file.digest, file.seen.st_size):
+                good.append(file)
+            elif _is_as_seen(file):
+                bad.append(file)
+            else:
+                continue  # a `mirror sync` beside us removed or mended it
             size += file.seen.st_size
             emit(events.AuditProgress(files=len(good) + len(bad), size=size))
 
@@ -176,17 +201,45 @@ async def _hash(files: list[_File], until: float | None, emit: events.Emit) -> t
     return good, bad
 
 
-def _files(setting: Setting) -> dict[str, _File]:
-    """Return every file of the mirror, by a name that stays."""
+def _is_as_seen(file: _File) -> bool:
+    now, then = _regular(file.path), file.seen
+    return now is not None and (now.st_ino, now.st_size, now.st_mtime_ns) == (
+        then.st_ino,
+        then.st_size,
+        then.st_mtime_ns,
+    )
+
+
+def _files(setting: Setting) -> tuple[dict[str, _File], list[_Missing]]:
+    """Return every file of the mirror, by a name that stays, and those that are not there."""
     found: dict[str, _File] = {}
+    missing: list[_Missing] = []
     for state in setting.book.load().values():
+        missing += _missing(setting, state)
         walk = _blobs if setting.config.layout == "cache" else _versioned
         for file, proofs, commit in walk(setting, state):
             one = found.setdefault(file.key, file)
             if commit not in one.commits:
                 one.commits.append(commit)
                 one.proofs.append(proofs)
-    return found
+    return found, missing
+
+
+def _missing(setting: Setting, state: RepoState) -> Iterator[_Missing]:
+    """Yield what readers of the current commit should find, and do not."""
+    entries = [entry for entry in setting.config.entries if entry.means(state.ref)]
+    chosen = [chooser(entry.include, entry.exclude) for entry in entries if entry.selection == state.selection]
+    if state.commit is None or not chosen:
+        return  # the patterns are others now: what they chose then is not known
+    if setting.config.layout == "cache":
+        cache = HubCache(setting.disk, setting.folder, repo_folder_name(state.ref.kind, state.ref.repo_id))
+        files, place = cache.read_tree(state.commit), cache.root / "snapshots" / state.commit
+    else:
+        place = folder_of(setting.folder, state.ref) / state.commit
+        files = Folder(setting.disk, place).read_tree(state.commit)
+    for file in files or ():
+        if chosen[0](file.path) and not (place / file.path).exists():
+            yield _Missing(ref=state.ref, commit=state.commit, path=place / file.path, digest=file.digest)
 
 
 def _blobs(setting: Setting, state: RepoState) -> Iterator[tuple[_File, Proofs, Commit]]:
@@ -221,9 +274,22 @@ def _regular(path: Path) -> os.stat_result | None:
     return seen if stat.S_ISREG(seen.st_mode) else None
 
 
-def _note(setting: Setting, bad: list[_File]) -> None:
-    """Take back the proofs of bad files, and mark their commits: `get` then sees that they are not right."""
+def _note(setting: Setting, bad: list[_File], missing: list[_Missing]) -> list[_Missing]:
+    """Take back the proofs of bad files, and mark commits: `get` then sees that they are not right.
+
+    Returns:
+        What of `missing` still is, now that no other run is at work.
+    """
     states = setting.book.load()
+    still = [
+        each
+        for each in missing
+        if each.ref in states and states[each.ref].commit == each.commit and not each.path.exists()
+    ]
+    for each in still:
+        state = states[each.ref]
+        if each.commit not in state.damaged:
+            states[each.ref] = replace(state, damaged=(*state.damaged, each.commit))
     for file in bad:
         for proofs in file.proofs:
             proofs.forget(file.digest, file.seen)
@@ -233,3 +299,4 @@ def _note(setting: Setting, bad: list[_File]) -> None:
                 hit = [commit for commit in file.commits if commit in state.commits and commit not in state.damaged]
                 states[ref] = replace(state, damaged=(*state.damaged, *hit))
     setting.book.save(states.values())
+    return still

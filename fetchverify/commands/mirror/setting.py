@@ -81,9 +81,12 @@ def _token(config: MirrorConfig, base: Path) -> str | None:
         return found
     if config.token_file is not None:
         try:
-            return (base / Path(config.token_file).expanduser()).read_text(encoding="utf-8").strip()
+            found = (base / Path(config.token_file).expanduser()).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"`token_file`: `{config.token_file}` cannot be read") from error
+        if not found:
+            raise UsageError(f"`token_file`: `{config.token_file}` is empty")
+        return found
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -119,20 +120,14 @@ class _Sync:
         quiet = self._options.dry_run
         if not quiet:
             await heralds.began()
+        # Asking takes its time, too, above all within a quota.
+        until = math.inf if left_s is None else anyio.current_time() + left_s
         try:
-            async with Hub(self._endpoints[0], emit=self._emit, patience=patience(_RETRIES)) as hub:
-                found = self._chosen(await targets.find(hub, self._config.entries, list(self._states.values())))
-                await self._look(hub, found)
-                with anyio.move_on_after(left_s):
-                    await self._fetch_all(hub, found, heralds)
-                for target in found:
-                    if target.ref not in self._done:
-                        self._note(target.ref, Fate.POSTPONED)
-                requests = hub.requests
-        finally:
+            found, requests = await self._round(heralds, until)
+        except FetchverifyError as error:
             if not quiet:
-                with anyio.CancelScope(shield=True):
-                    await self._save()
+                await heralds.ended(error.message, failed=True)
+            raise
         report = SyncReport(
             folder=str(self._setting.folder),
             done=tuple(self._done[target.ref] for target in found),
@@ -144,6 +139,25 @@ class _Sync:
             await heralds.ended(json.dumps(report.as_json()), failed=report.exit_code is not ExitCode.CLEAN)
         return report
 
+    async def _round(self, heralds: Heralds, until: float) -> tuple[list[Target], int]:
+        """Ask, fetch until a point in time, note; return what there was to do, and the number of requests."""
+        try:
+            async with Hub(self._endpoints[0], emit=self._emit, patience=patience(_RETRIES)) as hub:
+                every = await targets.find(hub, self._config.entries, list(self._states.values()))
+                self._forget_accounts(every)
+                found = self._chosen(every)
+                await self._look(hub, found)
+                with anyio.CancelScope(deadline=until):
+                    await self._fetch_all(hub, found, heralds)
+                for target in found:
+                    if target.ref not in self._done:
+                        self._note(target.ref, Fate.POSTPONED)
+                return found, hub.requests
+        finally:
+            if not self._options.dry_run:
+                with anyio.CancelScope(shield=True):
+                    await self._save()
+
     def _window_left_s(self) -> float | None:
         """Return how long bytes may be fetched; None for ever."""
         window = self._config.window
@@ -154,10 +168,19 @@ class _Sync:
 
     def _chosen(self, found: list[Target]) -> list[Target]:
         names = set(self._options.repos)
-        unknown = names - {target.ref.repo_id for target in found}
+        accounts = {target.entry.author for target in found if target.is_account}
+        unlisted = {name for name in names if name.split("/")[0] in accounts}
+        unknown = names - unlisted - {target.ref.repo_id for target in found}
         if unknown:
             raise UsageError(f"this mirror has no `{min(unknown)}`", hint=f"see `{self._options.config}`")
+        names |= {f"{name.split('/')[0]}/*" for name in unlisted}
         return [target for target in found if not names or target.ref.repo_id in names]
+
+    def _forget_accounts(self, found: list[Target]) -> None:
+        """Let go of the accounts that could not be listed once, and can be now."""
+        wanted = {target.ref for target in found}
+        for ref in [ref for ref in self._states if ref.repo_id.endswith("/*") and ref not in wanted]:
+            del self._states[ref]
 
     async def _save(self) -> None:
         await anyio.to_thread.run_sync(self._setting.book.save, list(self._states.values()))
@@ -175,6 +198,8 @@ class _Sync:
                 due.append(target)
             else:
                 self._note(target.ref, Fate.RESTING, detail=state.error, news=False)
+        # What failed goes last: a few that never answer must not look like an endpoint that does not.
+        due.sort(key=lambda target: self._states[target.ref].error is not None)
         here = await anyio.to_thread.run_sync(lambda: {target.ref: self._is_here(target) for target in due})
         try:
             await targets.ask(
@@ -202,6 +227,10 @@ class _Sync:
     def _hear(self, answer: Answer, *, here: bool) -> None:
         ref, now = answer.target.ref, self._clock()
         state = self._states[ref]
+        if answer.target.error is not None and not answer.target.is_account:
+            self._states[ref] = state.unheard(answer.target.error.message)
+            self._note(ref, Fate.UNREACHED, detail=answer.target.error.message, news=False)
+            return
         if answer.error is not None:
             self._fail(ref, answer.error)
             return
@@ -216,13 +245,13 @@ class _Sync:
             self._note(ref, Fate.FRESH, detail=detail, news=not told)
         else:
             self._heads[ref] = head
-            # The book's ETag is that of what lies here, which this answer is not yet.
-            self._states[ref] = replace(state, etag=None, checked=now, renamed_to=renamed, gone_since=0.0)
+            self._states[ref] = state.moved(now, renamed_to=renamed)
 
     def _nobody_there(self, found: list[Target], error: NetworkError) -> None:
         """Note that the endpoint is down; that is no fault of the repos', and makes none of them wait."""
         for number, target in enumerate(each for each in found if each.ref not in self._done):
             self._heads.pop(target.ref, None)
+            self._states[target.ref] = self._states[target.ref].unheard(error.message)
             self._note(target.ref, Fate.UNREACHED, detail=error.message, hint=error.hint, news=number == 0)
 
     def _fail(self, ref: RepoRef, error: FetchverifyError) -> None:
@@ -266,12 +295,12 @@ class _Sync:
         """Fetch what moved, what waited longest first; one that fails never stops the others."""
         silences = 0
         waiting = [target for target in found if target.ref in self._heads]
-        for target in sorted(waiting, key=lambda each: self._states[each.ref].succeeded):
+        for target in sorted(waiting, key=self._turn):
             if self._options.dry_run:
                 self._note(target.ref, Fate.DUE)
                 continue
             try:
-                done = await self._fetch(hub, target)
+                await self._fetch(hub, target, heralds)
             except FetchverifyError as error:
                 self._fail(target.ref, error)
                 silences = silences + 1 if isinstance(error, NetworkError) else 0
@@ -280,13 +309,18 @@ class _Sync:
                     return
             else:
                 silences = 0
-                if done.after is not None and done.path is not None and done.fate is Fate.CHANGED:
-                    await heralds.changed(target.ref, done.after, done.path)
+            # Not after each: the whole book is written, and what it lacks after a crash is seen on disk.
+            if time.monotonic() - self._saved_at >= _SAVE_EVERY_S:
                 await self._save()
         if self._config.purge and not self._options.dry_run:
             await anyio.to_thread.run_sync(self._purge, found)
 
-    async def _fetch(self, hub: Hub, target: Target) -> Done:
+    def _turn(self, target: Target) -> tuple[bool, float]:
+        """Return what decides who comes first: what failed goes last, or three such would stop all others for ever."""
+        state = self._states[target.ref]
+        return state.failures > 0, state.succeeded
+
+    async def _fetch(self, hub: Hub, target: Target, heralds: Heralds) -> None:
         """Bring one revision here, whole, and let readers see it; then let go of what is too old.
 
         Raises:
@@ -304,13 +338,14 @@ class _Sync:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(place.publish, wanted, staging, ref.revision)
             done = self._published(target, report)
+            if done.after is not None and done.path is not None and done.fate is Fate.CHANGED:
+                await heralds.changed(ref, done.after, done.path)
             await anyio.to_thread.run_sync(self._prune, ref, entry, place)
         for damaged in before.damaged:
             if damaged != report.commit and place.path(damaged).is_dir():
                 folder = await anyio.to_thread.run_sync(place.mending, ref, damaged)
                 await self._get(replace(ref, revision=damaged), entry, folder)
         self._states[ref] = replace(self._states[ref], damaged=())
-        return done
 
     def _published(self, target: Target, report: Report) -> Done:
         ref, before = target.ref, self._states[target.ref]
@@ -380,7 +415,9 @@ class _Sync:
         for state in self._states.values():
             repos.setdefault((state.ref.kind, state.ref.repo_id), []).append(state)
         for states in repos.values():
-            if all(state.may_purge(now) and state.ref in wanted for state in states):
+            # Said in this very run: who could not be asked today has not said it again.
+            told = all(state.ref in wanted and self._done[state.ref].fate is Fate.GONE for state in states)
+            if told and all(state.may_purge(now) for state in states):
                 self._place(states[0].ref).remove()
                 for state in states:
                     self._note(state.ref, Fate.PURGED, detail=state.error)

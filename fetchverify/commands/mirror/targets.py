@@ -24,7 +24,7 @@ class Target:
 
     Attributes:
         listed: where its account's listing says that it stands; such a repo needs no request of its own.
-        error: its account could not be listed.
+        error: its account could not be listed, which says nothing about the repo.
         delisted: its account's listing does not name it any more.
     """
 
@@ -33,6 +33,11 @@ class Target:
     listed: Commit | None = None
     error: FetchverifyError | None = None
     delisted: bool = False
+
+    @property
+    def is_account(self) -> bool:
+        """True for the account itself, which stands among the targets where it could not be listed."""
+        return self.ref.repo_id == self.entry.repo_id and self.entry.author is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +78,16 @@ async def _of_account(hub: Hub, entry: Entry, author: str, states: Iterable[Repo
     }
     try:
         listed = await hub.repos_of(author, entry.kind)
+        if not listed:
+            # A slip of the pen, or a token that sees less now: neither means that all of it is gone.
+            raise AbsentError(
+                f"{entry.kind}s of `{author}`: the Hub lists none",
+                hint="is the name spelt as on the Hub, and may this token see them?",
+            )
     except FetchverifyError as error:
-        return [Target(ref=ref, entry=entry, error=error) for ref in known]
+        # The account stands for itself: where nothing is known of it yet, all would seem well.
+        account = RepoRef(kind=entry.kind, repo_id=entry.repo_id, revision="main")
+        return [Target(ref=ref, entry=entry, error=error) for ref in (account, *known)]
     found = [
         Target(
             ref=RepoRef(kind=entry.kind, repo_id=repo_id, revision=revision),
@@ -97,24 +110,29 @@ async def ask(
         NetworkError: the endpoint does not answer at all; the targets that were not heard of are as they were.
     """
     limiter = anyio.CapacityLimiter(_AT_ONCE)
-    silences = 0
+    answered = False
+    silent: list[tuple[Target, NetworkError]] = []  # since the last answer: the endpoint's fault, or theirs?
+
+    def hear_of_silent() -> None:
+        for target, error in silent:
+            hear(Answer(target=target, error=error))
+        silent.clear()
 
     async def one(target: Target) -> None:
-        nonlocal silences
+        nonlocal answered
         async with limiter:
             try:
-                head = await hub.head_of(target.ref, etag=etag(target.ref))
+                answer = Answer(target=target, head=await hub.head_of(target.ref, etag=etag(target.ref)))
             except NetworkError as error:
-                silences += 1
-                if silences >= _MOST_SILENCES:
+                silent.append((target, error))
+                if len(silent) >= _MOST_SILENCES:
                     raise
-                hear(Answer(target=target, error=error))
+                return
             except FetchverifyError as error:
-                silences = 0
-                hear(Answer(target=target, error=error))
-            else:
-                silences = 0
-                hear(Answer(target=target, head=head))
+                answer = Answer(target=target, error=error)
+            answered = True
+            hear_of_silent()
+            hear(answer)
 
     with ungrouped():
         async with anyio.create_task_group() as group:
@@ -128,3 +146,6 @@ async def ask(
                     hear(Answer(target=target, head=Head(commit=target.listed, repo_id=target.ref.repo_id)))
                 else:
                     group.start_soon(one, target)
+    if silent and not answered:
+        raise silent[-1][1]
+    hear_of_silent()

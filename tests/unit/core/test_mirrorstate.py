@@ -46,15 +46,19 @@ def test_after_failures_it_waits_longer_and_longer_but_never_more_than_a_day() -
     assert not state.is_due(NOW + 60)
     assert state.is_due(NOW + 86400)
     assert state.is_due(NOW - 10 * 86400), "a clock that was set back makes nobody wait for weeks"
+    assert (40, state.next_try) == (state.unheard("down").failures, state.unheard("down").next_try)
     fresh = state.seen_fresh(NOW, etag=None, renamed_to=None)
     assert (0, None, True) == (fresh.failures, fresh.error, fresh.is_due(NOW))
 
 
 def test_gone_is_no_failure_and_ends_when_it_is_back() -> None:
-    state = published(RepoState(ref=REF), ONE, NOW).missed(NOW + 1, "404").missed(NOW + 2, "404")
+    twice = published(RepoState(ref=REF), ONE, NOW).missed(NOW + 1, "404").missed(NOW + 2, "404")
+    assert not twice.may_purge(NOW + 1e9), "a clock that jumped makes years of two answers"
+    state = twice.missed(NOW + 3, "404")
     assert (NOW + 1, 0) == (state.gone_since, state.failures)
     assert not state.may_purge(NOW + 86400)
     assert state.may_purge(NOW + 86402)
+    assert NOW == twice.missed(NOW, "404").gone_since, "a clock that was ahead puts nothing off for years"
     assert not state.failed(NOW + 3, "500").may_purge(NOW + 1e7), "an error says nothing about what is gone"
 
 

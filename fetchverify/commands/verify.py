@@ -118,7 +118,7 @@ async def run(options: VerifyOptions, emit: events.Emit) -> VerifyReport:
 def _broken_there(report: VerifyReport) -> tuple[Finding, ...]:
     """Return what is proved and yet broken: the repo itself holds a pointer, or a cut shard."""
     from fetchverify.engine.examine import broken_weights
-    from fetchverify.store.reading import entries
+    from fetchverify.store.reading import file_names
 
     found: list[Finding] = []
     for place in report.places:
@@ -128,8 +128,7 @@ def _broken_there(report: VerifyReport) -> tuple[Finding, ...]:
         known = {finding.path for finding in place.verdict.findings}
         for folder in [root / "snapshots" / commit for commit in place.commits] if place.in_cache else [root]:
             if folder.is_dir():
-                paths = [entry.path for entry in entries(folder, root) if entry.path not in known]
-                found += broken_weights(folder, paths)
+                found += broken_weights(folder, (path for path in file_names(folder) if path not in known))
     return tuple(found)
 
 

@@ -87,6 +87,22 @@ def entries(root: Path, allowed: Path) -> Iterator[Entry]:
                 yield _entry(Path(one.path), prefix + one.name, allowed)
 
 
+def file_names(root: Path) -> Iterator[str]:
+    """Yield the paths of the files below `root` in no order; only names are read, and what cannot be is passed over."""
+    waiting = [(str(root), "")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            with os.scandir(folder) as found:
+                for one in found:
+                    if not one.is_dir(follow_symlinks=False):
+                        yield prefix + one.name
+                    elif one.name not in _SKIPPED and f"{prefix}{one.name}" != ".cache":
+                        waiting.append((one.path, f"{prefix}{one.name}/"))
+        except OSError:
+            continue
+
+
 def _entry(path: Path, name: str, allowed: Path) -> Entry:
     link = ""
     try:

@@ -13,6 +13,7 @@ import posixpath
 import re
 import stat
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from fetchverify.core.blocks import HEADER_SIZE, RECORD_SIZE
@@ -172,7 +173,7 @@ def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
         incompletes=incompletes,
         trees=survey_trees(scan, "trees"),
         no_exist={entry.name: tuple(scan.tree(f".no_exist/{entry.name}")) for entry in scan.entries(".no_exist")},
-        locks=_locks(cache_dir / ".locks" / folder),
+        locks=_locks(cache_dir / ".locks" / folder, {name.split(".")[0] for name in incompletes}),
         locks_exclude=on_local_file_system(Path(root)),
         strange=tuple(
             sorted([*(top - _HUBS_OWN), *(f"snapshots/{name}" for name, is_folder in commits if not is_folder)])
@@ -231,10 +232,16 @@ def survey_trees(scan: Scan, folder: str) -> dict[str, State]:
     return {name[:40]: state for name, state in states.items() if name.endswith(".json") and is_commit(name[:-5])}
 
 
-def _locks(folder: Path) -> dict[str, Lock]:
+def _locks(folder: Path, under_way: Collection[str]) -> dict[str, Lock]:
+    """Return the lock files; whether one is held is found out only where it matters, else it is taken to be."""
     scan = Scan(str(folder))
+    oldest_ns = (time.time() - ORPHAN_S) * 1e9
     return {
-        name: Lock(state, _held(f"{folder}/{name}"))
+        name: Lock(
+            state,
+            (state.st_mtime_ns >= oldest_ns and name.removesuffix(".lock") not in under_way)
+            or _held(f"{folder}/{name}"),
+        )
         for name, state in scan.states("").items()
         if stat.S_ISREG(state.st_mode)
     }

@@ -16,7 +16,6 @@ import pytest
 
 import fetchverify
 from fetchverify import cli
-from fetchverify.cli import mirror
 from fetchverify.cli.help import Command
 from fetchverify.core.lifecycle import TABLE
 from fetchverify.errors import ExitCode
@@ -62,32 +61,36 @@ def test_the_lifecycle_is_the_one_in_the_code() -> None:
     assert lifecycle() == readme.table("lifecycle")
 
 
-def command_of(*names: str) -> Command:
-    command: click.Command | None = cli.cli
+def command_of(*names: str) -> click.Command:
+    found: click.Command = cli.cli
     for name in names:
-        assert isinstance(command, click.Group)
-        command = command.get_command(click.Context(command), name)
-    assert isinstance(command, Command)
-    return command
+        assert isinstance(found, click.Group)
+        inner = found.get_command(click.Context(found), name)
+        assert inner is not None, name
+        found = inner
+    return found
 
 
-def all_commands() -> list[tuple[str, ...]]:
-    """Return the words that call each command; those of a group are its commands'."""
-    groups = {"mirror": mirror.COMMANDS}
-    return [(name, *more) for name in cli.COMMANDS for more in ([(one,) for one in groups.get(name, ())] or [()])]
+def names_of(*names: str) -> list[tuple[str, ...]]:
+    """Return the words of each command that is no group."""
+    found = command_of(*names)
+    if not isinstance(found, click.Group):
+        return [names]
+    return [inner for name in sorted(found.list_commands(click.Context(found))) for inner in names_of(*names, name)]
 
 
-@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
-def test_every_command_has_help_and_is_in_the_readme(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("names", names_of(), ids=" ".join)
+def test_every_command_has_help_and_is_in_the_readme(names: tuple[str, ...]) -> None:
     """As in `simonw/sqlite-utils:tests/test_docs.py`."""
-    command = command_of(*words)
+    command = command_of(*names)
+    assert isinstance(command, Command)
     assert command.help
-    assert f"fetchverify {' '.join(words)}" in readme.text()
-    assert words[-1] in help_of(*words[:-1])
+    assert f"fetchverify {' '.join(names)}" in readme.text()
+    assert names[-1] in help_of(*names[:-1])
     for param in command.params:
         if isinstance(param, click.Option):
-            assert param.help, f"{words} {param.opts} has no help"
-    assert "Examples:" in help_of(*words)
+            assert param.help, f"{names} {param.opts} has no help"
+    assert "Examples:" in help_of(*names)
 
 
 def test_the_top_level_help_lists_the_exit_codes() -> None:
@@ -97,7 +100,8 @@ def test_the_top_level_help_lists_the_exit_codes() -> None:
 
 
 def shown_commands() -> list[str]:
-    of_help = {line for words in all_commands() for line in command_of(*words).examples}
+    commands = [command_of(*names) for names in names_of()]
+    of_help = {line for command in commands if isinstance(command, Command) for line in command.examples}
     return sorted({*readme.commands(), *(line for line in of_help if line.startswith("fetchverify "))})
 
 
@@ -105,8 +109,8 @@ def shown_commands() -> list[str]:
 def test_every_command_line_that_is_shown_can_be_parsed(line: str) -> None:
     words = shlex.split(line.partition(" | ")[0], comments=True)
     assert words[0] == "fetchverify"
-    depth = 2 if words[1] == "mirror" and len(words) > 2 else 1
-    command_of(*words[1 : 1 + depth]).make_context(words[depth], words[1 + depth :])
+    names = max((names for names in names_of() if tuple(words[1 : len(names) + 1]) == names), key=len)
+    command_of(*names).make_context(names[-1], words[len(names) + 1 :])
 
 
 def test_the_figures_are_the_benchs_own() -> None:

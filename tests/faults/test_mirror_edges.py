@@ -26,7 +26,7 @@ from fetchverify.sinks.mirrored import sync_lines
 from fetchverify.store.mirrorbook import MirrorBook
 from mock_server import Delay, MiB, MockHub, Seeded, Status, Trickle, World
 from mock_server.world import FileValue
-from tests.mirrors import DAY, HOUR, Mirror
+from tests.synced import DAY, HOUR, Mirror
 from tests.shims import preload
 
 FILES: dict[str, FileValue | None] = {"config.json": b'{"version": 1}\n', "model.safetensors": Seeded(MiB, seed="m")}

@@ -19,7 +19,7 @@ import pytest
 from fetchverify.core.mirrored import Fate
 from mock_server import Cut, Fault, Flip, KiB, MockHub, Seeded, Status, World
 from mock_server.world import Commit, FileValue, Kind
-from tests.mirrors import DAY, Mirror, content_of
+from tests.synced import DAY, Mirror, content_of
 from tests.mounts import mounted
 from tests.tally import Chance, Count
 

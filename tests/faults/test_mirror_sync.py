@@ -23,7 +23,7 @@ from fetchverify.errors import LockedError, UsageError
 from fetchverify.sinks.mirrored import prometheus, status_lines, sync_lines
 from mock_server import KiB, MiB, MockHub, Quota, Seeded, Status, Trickle, World
 from mock_server.world import FileValue
-from tests.mirrors import DAY, HOUR, NOON, Mirror
+from tests.synced import DAY, HOUR, NOON, Mirror
 
 FILES: dict[str, FileValue | None] = {
     "config.json": b'{"version": 1}\n',

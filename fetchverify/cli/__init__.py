@@ -26,6 +26,7 @@ COMMANDS = {
     "get": "Download a repo, or some of its files, and prove every byte.",
     "fix-cache": "Repair the cache, at the cost of the damage.",
     "doctor": "Say why a model does not load: look at a file or folder, offline.",
+    "mirror": "Keep a mirror of repos, and serve it to a network.",
     "probe": "Measure the line to a Hub or mirror: is it fit for a long download?",
     "lock": "Pin repos: their commits, and size and digest of every file.",
     "pull": "Fill the LFS pointers of a git clone, as `git lfs pull` does.",

@@ -52,11 +52,13 @@ class LazyGroup(click.Group):
     Args:
         lazy: what each command does, by its name, in the order of the help; module `fetchverify.cli.<name>` (with
             `_` for `-`) holds it as `command`.
+        inside: what its commands' modules begin with, for a group within the top.
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lazy: Mapping[str, str], inside: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy
+        self.inside = inside
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
@@ -66,7 +68,7 @@ class LazyGroup(click.Group):
         """Return the command, imported now."""
         if cmd_name not in self.lazy:
             return None
-        command: click.Command = import_module(f"fetchverify.cli.{cmd_name.replace('-', '_')}").command
+        command: click.Command = import_module(f"fetchverify.cli.{self.inside}{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

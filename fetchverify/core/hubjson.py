@@ -101,9 +101,9 @@ def refs(commits: Mapping[str, str], *, pull_requests: bool) -> Json:
     return found
 
 
-def page_of(query: Mapping[str, str], total: int, *, most: int) -> tuple[int, int, str | None]:
+def page_of(query: Mapping[str, str], total: int, *, default: int, most: int) -> tuple[int, int, str | None]:
     """Return `[start, stop)` of the page that a query asks for, and the cursor of the next; None on the last."""
-    limit = max(1, min(_number(query.get("limit"), most), most))
+    limit = max(1, min(_number(query.get("limit"), default), most))
     start = min(_number(query.get("cursor"), 0), total)
     stop = min(start + limit, total)
     return start, stop, str(stop) if stop < total else None

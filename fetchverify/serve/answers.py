@@ -11,7 +11,8 @@ import hmac
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
 from urllib.parse import parse_qs, quote, urlencode
 
 from fetchverify.core import hubjson
@@ -20,6 +21,8 @@ from fetchverify.core.hubroute import Target, Verb, parse_target
 from fetchverify.core.manifest import Commit, RemoteFile
 from fetchverify.serve.mirror import Listing, Mirror, Repo
 from fetchverify.serve.records import Why
+
+Route: TypeAlias = Verb | Literal["healthz", "metrics"]
 
 MOST_BODY = 4 << 20  # of paths-info: some 40,000 paths
 
@@ -72,13 +75,15 @@ class Answer:
         headers: without the length.
         length: of the body, be it sent or not.
         route: for counting.
+        withheld: why a promised file is not given.
     """
 
     status: int
-    route: Verb
+    route: Route
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | FilePart = b""
     length: int = 0
+    withheld: Why | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +170,7 @@ class Answers:
         if target.path and not _is_folder(target.path, listing):
             return _refusal(target, 404, "EntryNotFound", "no such folder at this revision")
         entries = hubjson.tree_entries(listing.files.values(), target.path, recursive=_flag(query, "recursive"))
-        start, stop, cursor = hubjson.page_of(_last(query), len(entries), most=_PAGE)
+        start, stop, cursor = hubjson.page_of(_last(query), len(entries), default=_PAGE, most=_PAGE)
         return self._paged(target, request, [hubjson.entry(what) for what in entries[start:stop]], cursor)
 
     def _list(self, target: Target, request: Request) -> Answer:
@@ -176,9 +181,7 @@ class Answers:
             for name in self._mirror.names(target.kind)
             if (not authors or name.partition("/")[0] in authors) and search in name.lower()
         ]
-        start, stop, cursor = hubjson.page_of(_last(query), len(names), most=_PAGE)
-        if "limit" not in query:
-            start, stop, cursor = hubjson.page_of({**_last(query), "limit": str(_REPOS_PAGE)}, len(names), most=_PAGE)
+        start, stop, cursor = hubjson.page_of(_last(query), len(names), default=_REPOS_PAGE, most=_PAGE)
         rows = [hubjson.repo_row(target.kind, name, self._main(target, name)) for name in names[start:stop]]
         return self._paged(target, request, rows, cursor)
 
@@ -209,7 +212,8 @@ class Answers:
             return _with(_refusal(target, 404, "EntryNotFound", "Entry not found"), *about)
         held = repo.hold(listing.commit, file)
         if isinstance(held, str):
-            return _with(_refusal(target, 404, None, f"the file {_WHY_NOT[held]}"), *about)
+            refusal = _refusal(target, 404, None, f"the file {_WHY_NOT[held]}")
+            return replace(_with(refusal, *about), withheld=held)
         headers, request_headers = _file_headers(file, about), request.headers
         part = asked_part(
             file.size,
@@ -257,13 +261,7 @@ def _refusal(target: Target, status: int, code: str | None, message: str) -> Ans
 
 
 def _with(answer: Answer, *headers: tuple[str, str]) -> Answer:
-    return Answer(
-        status=answer.status,
-        route=answer.route,
-        headers=(*answer.headers, *headers),
-        body=answer.body,
-        length=answer.length,
-    )
+    return replace(answer, headers=(*answer.headers, *headers))
 
 
 def _query(request: Request) -> dict[str, list[str]]:

@@ -14,8 +14,8 @@ from fetchverify.core.paths import check_files, check_path
 from fetchverify.core.tree import file_from_headers, is_commit
 from fetchverify.errors import UntrustedMetadataError
 from fetchverify.serve.listings import Listings
-from fetchverify.serve.mirror import Held, Listing, Why
-from fetchverify.serve.records import Records, judged
+from fetchverify.serve.mirror import Listing
+from fetchverify.serve.records import Held, Records, Why, judged
 from fetchverify.store import trees
 from fetchverify.store.area import AREA_NAME
 from fetchverify.store.beneath import open_beneath, read_beneath
@@ -120,13 +120,13 @@ class CachedRepo:
     def _behind(self, link: str, path: str) -> RemoteFile | None:
         """Return a file as its link tells: the blob's name is the digest, its length the size."""
         try:
-            target = os.readlink(link)
+            target = os.readlink(link)  # noqa: PTH115  # the text, as it is
             name = target.rpartition("/")[2]
-            if _DIGEST.fullmatch(name) is None or os.path.normpath(f"{os.path.dirname(link)}/{target}") != (
+            if _DIGEST.fullmatch(name) is None or os.path.normpath(f"{link.rpartition('/')[0]}/{target}") != (
                 f"{self._path}/blobs/{name}"
             ):
                 return None
-            size = os.stat(f"{self._path}/blobs/{name}").st_size
+            size = Path(f"{self._path}/blobs/{name}").stat().st_size
             return file_from_headers(check_path(path), {"etag": name, "content-length": str(size)}, redirected=False)
         except (OSError, UntrustedMetadataError):
             return None
@@ -144,7 +144,7 @@ class CachedRepo:
         if opened is not None:
             return opened
         try:
-            payload = _PAYLOAD.fullmatch(os.readlink(f"{self._path}/blobs/{name}"))
+            payload = _PAYLOAD.fullmatch(str(Path(f"{self._path}/blobs/{name}").readlink()))
         except OSError:
             return open_beneath(self._root, (self._folder, "snapshots", commit, *file.path.split("/")))
         # The hub's shared store: the one place to which a blob may be a link.

@@ -17,8 +17,8 @@ from fetchverify.core.manifest import Commit, RemoteFile, RepoKind
 from fetchverify.core.paths import obstacle
 from fetchverify.core.tree import is_commit
 from fetchverify.serve.listings import Listings
-from fetchverify.serve.mirror import Held, Listing, Why
-from fetchverify.serve.records import Records, judged
+from fetchverify.serve.mirror import Listing
+from fetchverify.serve.records import Held, Records, Why, judged
 from fetchverify.store import trees
 from fetchverify.store.area import AREA_NAME
 from fetchverify.store.beneath import open_beneath
@@ -80,7 +80,7 @@ class FolderRepo:
         if is_commit(revision):
             return Commit(revision) if _is_folder(f"{self._path}/{revision}") else None
         try:
-            text = os.readlink(f"{self._path}/{quote(revision, safe='')}")
+            text = str(Path(self._path, quote(revision, safe="")).readlink())
         except (OSError, ValueError):
             return None
         return Commit(text) if is_commit(text) and _is_folder(f"{self._path}/{text}") else None

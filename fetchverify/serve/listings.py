@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 
 from fetchverify.core.manifest import Commit, RemoteFile
 from fetchverify.serve.mirror import Listing
@@ -26,7 +26,7 @@ class Listings:
     def get(self, path: str, commit: Commit, read: Callable[[], tuple[RemoteFile, ...] | None]) -> Listing | None:
         """Return the listing in the file `path`, by `read` unless it is known and the file is the same."""
         try:
-            found = os.stat(path)
+            found = Path(path).stat()
         except OSError:
             return None
         state = (found.st_ino, found.st_size, found.st_mtime_ns)

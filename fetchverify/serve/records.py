@@ -57,7 +57,7 @@ class Records:
 
     def _ledger(self, area: str) -> Proofs | None:
         try:
-            found = os.stat(f"{area}/proofs")
+            found = Path(area, "proofs").stat()
         except OSError:
             return None
         state = (found.st_ino, found.st_size, found.st_mtime_ns)

@@ -46,7 +46,15 @@ _MOST_TOKEN_BYTES = 1 << 20
 )
 @option("--only-proved", is_flag=True, group=values.SELECT, help="Leave out files that no record vouches for.")
 @option("--host", default="127.0.0.1", show_default=True, group=values.WHERE, help="Address to listen on.")
-@option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, metavar="N", group=values.WHERE)
+@option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    show_default=True,
+    metavar="N",
+    group=values.WHERE,
+    help="TCP port to listen on.",
+)
 @option(
     "--public-url",
     metavar="URL",

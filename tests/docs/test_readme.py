@@ -60,23 +60,36 @@ def test_the_lifecycle_is_the_one_in_the_code() -> None:
     assert lifecycle() == readme.table("lifecycle")
 
 
-def command_of(name: str) -> Command:
-    command = cli.cli.get_command(click.Context(cli.cli), name)
-    assert isinstance(command, Command)
-    return command
+def command_of(*names: str) -> click.Command:
+    found: click.Command = cli.cli
+    for name in names:
+        assert isinstance(found, click.Group)
+        inner = found.get_command(click.Context(found), name)
+        assert inner is not None, name
+        found = inner
+    return found
 
 
-@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
-def test_every_command_has_help_and_is_in_the_readme(name: str) -> None:
+def names_of(*names: str) -> list[tuple[str, ...]]:
+    """Return the words of each command that is no group."""
+    found = command_of(*names)
+    if not isinstance(found, click.Group):
+        return [names]
+    return [inner for name in sorted(found.list_commands(click.Context(found))) for inner in names_of(*names, name)]
+
+
+@pytest.mark.parametrize("names", names_of(), ids=" ".join)
+def test_every_command_has_help_and_is_in_the_readme(names: tuple[str, ...]) -> None:
     """As in `simonw/sqlite-utils:tests/test_docs.py`."""
-    command = command_of(name)
+    command = command_of(*names)
+    assert isinstance(command, Command)
     assert command.help
-    assert f"fetchverify {name}" in readme.text()
-    assert name in help_of()
+    assert f"fetchverify {' '.join(names)}" in readme.text()
+    assert names[-1] in help_of(*names[:-1])
     for param in command.params:
         if isinstance(param, click.Option):
-            assert param.help, f"{name} {param.opts} has no help"
-    assert "Examples:" in help_of(name)
+            assert param.help, f"{names} {param.opts} has no help"
+    assert "Examples:" in help_of(*names)
 
 
 def test_the_top_level_help_lists_the_exit_codes() -> None:
@@ -86,7 +99,8 @@ def test_the_top_level_help_lists_the_exit_codes() -> None:
 
 
 def shown_commands() -> list[str]:
-    of_help = {line for name in cli.COMMANDS for line in command_of(name).examples}
+    commands = [command_of(*names) for names in names_of()]
+    of_help = {line for command in commands if isinstance(command, Command) for line in command.examples}
     return sorted({*readme.commands(), *(line for line in of_help if line.startswith("fetchverify "))})
 
 
@@ -94,7 +108,8 @@ def shown_commands() -> list[str]:
 def test_every_command_line_that_is_shown_can_be_parsed(line: str) -> None:
     words = shlex.split(line.partition(" | ")[0], comments=True)
     assert words[0] == "fetchverify"
-    command_of(words[1]).make_context(words[1], words[2:])
+    names = max((names for names in names_of() if tuple(words[1 : len(names) + 1]) == names), key=len)
+    command_of(*names).make_context(names[-1], words[len(names) + 1 :])
 
 
 def test_each_set_up_command_is_one_line() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ Verdict: TypeAlias = Literal["proved", "unknown", "changed"]
 
 Why: TypeAlias = Literal["absent", "size", "changed", "unproved"]
 
+# A ledger that grows while a repo is fetched is not read again for each request.
+_FRESH_S = 1.0
 _MOST_LEDGERS = 64  # in memory; a repo of a million files has the largest, of some 200 MB
 
 
@@ -44,7 +47,7 @@ class Records:
     def __init__(self) -> None:
         self._disk = Disk()
         self._lock = threading.Lock()
-        self._loaded: OrderedDict[str, tuple[tuple[int, int, int], Proofs]] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[tuple[int, int, int], float, Proofs]] = OrderedDict()
 
     def verdict(self, area: str, digest: Digest, seen: Stat) -> Verdict:
         """Return what the ledger in the folder `area` says of a file whose state is `seen`."""
@@ -60,16 +63,17 @@ class Records:
             found = Path(area, "proofs").stat()
         except OSError:
             return None
+        now = time.monotonic()
         state = (found.st_ino, found.st_size, found.st_mtime_ns)
         with self._lock:
             known = self._loaded.get(area)
-            if known is not None and known[0] == state:
+            if known is not None and (known[0] == state or now - known[1] < _FRESH_S):
                 self._loaded.move_to_end(area)
-                return known[1]
+                return known[2]
         # Outside of the lock: a long ledger must not hold up every other repo.
         proofs = Proofs.load(self._disk, Path(area), compact=False)
         with self._lock:
-            self._loaded[area] = (state, proofs)
+            self._loaded[area] = (state, now, proofs)
             self._loaded.move_to_end(area)
             while len(self._loaded) > _MOST_LEDGERS:
                 self._loaded.popitem(last=False)

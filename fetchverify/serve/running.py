@@ -88,6 +88,7 @@ def prepare(options: ServeOptions) -> Any:
     except OSError as error:
         raise DiskError(f"cannot read the mirror `{options.root}`: {error.strerror}") from error
     _check_address(options.host, options.port)
+    _check_certificate(options.tls_cert, options.tls_key)
     return Granian(
         "fetchverify",  # for its messages; the application comes by the loader
         address=options.host,
@@ -120,7 +121,7 @@ def serve(server: Any, options: ServeOptions) -> None:
     try:
         server.serve(target_loader=partial(make_application, options, os.getpid()), wrap_loader=False)
     except SystemExit as error:
-        raise DiskError("the server ended by itself; what it said stands above") from error
+        raise UsageError("the server could not start, or ended by itself; what it said stands above") from error
 
 
 def make_application(options: ServeOptions, parent: int) -> Application:
@@ -181,6 +182,19 @@ def _take_descriptors() -> None:
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _check_certificate(cert: Path | None, key: Path | None) -> None:
+    """Read certificate and key once: the server would find out in another process, over and over."""
+    if cert is None:
+        return
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (OSError, ssl.SSLError) as error:
+        why = getattr(error, "reason", None) or error.strerror
+        raise UsageError(f"`{cert}` and `{key}` are no certificate and its key, in PEM: {why}") from error
 
 
 def _check_address(host: str, port: int) -> None:

@@ -99,15 +99,19 @@ class Served:
 
     def open_files(self) -> int:
         """Return how many files of the mirror are open."""
-        found = 0
+        return sum("/blobs/" in target for target in self._descriptors())
+
+    def connections(self) -> int:
+        """Return how many sockets are open, among them some of the server's own."""
+        return sum(target.startswith("socket:") for target in self._descriptors())
+
+    def _descriptors(self) -> Iterator[str]:
         for pid in self.workers():
             for entry in Path(f"/proc/{pid}/fd").iterdir():
                 try:
-                    target = os.readlink(entry)
-                except FileNotFoundError:
+                    yield str(entry.readlink())
+                except FileNotFoundError:  # closed since
                     continue
-                found += "/blobs/" in target
-        return found
 
 
 def drain(sock: socket.socket) -> bytes:

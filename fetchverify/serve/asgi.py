@@ -27,7 +27,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 MiB = 1 << 20
 _PIECE, _LEAST_PIECE = MiB, 64 << 10
-_PIECES = 64 * MiB  # of all clients together, in our hands
+# Of all clients together; granian keeps four pieces a client in its queue, and one is with each of us and the socket.
+_PIECES, _PIECES_A_CLIENT = 128 * MiB, 6
 _THREADS = 16  # each may wait for the disk
 _DISK_S = 30.0  # a disk that has not answered by then is taken for dead; the thread stays with it
 _BODY_S = 30.0
@@ -65,6 +66,7 @@ class Application:
         stall_s: float,
         log: Callable[[Served], None] | None,
         trouble: Callable[[str], None],
+        on_first: Callable[[], None] = lambda: None,
     ) -> None:
         """Serve answers.
 
@@ -74,12 +76,14 @@ class Application:
             stall_s: a client that takes no piece for so long is cut off.
             log: is told each answer.
             trouble: is told what the operator should know.
+            on_first: is called once, when the server is certain to listen.
         """
         self._answers = answers
         self._healthy = healthy
         self._stall_s = stall_s
         self._log = log
         self._trouble = trouble
+        self._on_first: Callable[[], None] | None = on_first
         self._counts = Counts()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="serve")
 
@@ -87,6 +91,9 @@ class Application:
         """Answer one request."""
         if scope["type"] != "http":
             return
+        if self._on_first is not None:
+            self._on_first()
+            self._on_first = None
         started = time.monotonic()
         self._counts.under_way += 1
         answer = _plain(500, "Internal Server Error")
@@ -173,7 +180,7 @@ class Application:
         gone: asyncio.Task[None] | None = None
         try:
             while at < part.stop:
-                most = max(_LEAST_PIECE, min(_PIECE, _PIECES // max(self._counts.under_way, 1)))
+                most = max(_LEAST_PIECE, min(_PIECE, _PIECES // (_PIECES_A_CLIENT * self._counts.under_way)))
                 data = await self._read(part.fd, min(most, part.stop - at), at)
                 if not data:
                     self._trouble("a file of the mirror was cut while it was served")

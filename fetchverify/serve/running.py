@@ -136,6 +136,7 @@ def make_application(options: ServeOptions, parent: int) -> Application:
         stall_s=options.stall_s,
         log=_AccessLog(as_json=options.as_json) if options.access_log else None,
         trouble=_tell,
+        on_first=partial(_bound_silence, options.stall_s),
     )
 
 
@@ -173,6 +174,27 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # too late: it is gone already
             os._exit(1)
+
+
+def _bound_silence(most_s: float) -> None:
+    """Have the kernel end connections of which the other side takes nothing for so long, be it dead or unwilling.
+
+    The server has no such deadline: what lies in its own buffers would wait for ever, and so would the connection.
+    What is set on the socket that listens holds for each connection that it accepts. Source: tcp(7), TCP_USER_TIMEOUT.
+    """
+    import socket
+
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            if not str(entry.readlink()).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as one:
+                if one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM:
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(most_s * 1000)))
+        except OSError:  # closed since
+            continue
 
 
 def _take_descriptors() -> None:

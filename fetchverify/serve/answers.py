@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal, TypeAlias
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -169,7 +170,7 @@ class Answers:
             return _paths_info(target, request, listing)
         if target.path and not _is_folder(target.path, listing):
             return _refusal(target, 404, "EntryNotFound", "no such folder at this revision")
-        entries = hubjson.tree_entries(listing.files.values(), target.path, recursive=_flag(query, "recursive"))
+        entries = _entries(listing, target.path, _flag(query, "recursive"))
         start, stop, cursor = hubjson.page_of(_last(query), len(entries), default=_PAGE, most=_PAGE)
         return self._paged(target, request, [hubjson.entry(what) for what in entries[start:stop]], cursor)
 
@@ -277,6 +278,11 @@ def _last(query: Mapping[str, list[str]]) -> dict[str, str]:
 
 def _flag(query: Mapping[str, list[str]], name: str) -> bool:
     return query.get(name, ["false"])[-1].lower() in {"true", "1", "yes"}
+
+
+@lru_cache(maxsize=8)  # a client that pages through a million files asks a thousand times
+def _entries(listing: Listing, below: str, recursive: bool) -> tuple[RemoteFile | str, ...]:
+    return tuple(hubjson.tree_entries(listing.files.values(), below, recursive=recursive))
 
 
 def _is_folder(path: str, listing: Listing) -> bool:

@@ -49,7 +49,7 @@ class FolderMirror:
             if not _is_folder(path):
                 return None
         found = FolderRepo(self.root, parts, self._records, self._listings, only_proved=self._only_proved)
-        return found if found.refs() else None
+        return found if found.holds_any() else None
 
     def names(self, kind: RepoKind) -> Sequence[str]:
         """Return the names of all repos of a kind, sorted."""
@@ -74,6 +74,10 @@ class FolderRepo:
         self._records = records
         self._listings = listings
         self._only_proved = only_proved
+
+    def holds_any(self) -> bool:
+        """Return whether any commit lies here; else this is somebody's folder, or one that is being made."""
+        return any(is_commit(name) for name in _folders(Path(self._path)))
 
     def commit(self, revision: str) -> Commit | None:
         """Return the commit to which the revision's link leads; a commit stands for itself, where it lies here."""

@@ -10,9 +10,9 @@ from fetchverify.core.manifest import Commit, RemoteFile, RepoKind
 from fetchverify.serve.records import Held, Why
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Listing:
-    """The files that a commit promises, by path."""
+    """The files that a commit promises, by path; compared by identity, for what is kept of it."""
 
     commit: Commit
     files: Mapping[str, RemoteFile]

@@ -75,14 +75,17 @@ class Served:
         """Return a bare connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
-    def raw(self, data: bytes) -> bytes:
-        """Return all that comes after `data` was sent, until the server closes; sends no more where it has closed."""
+    def raw(self, data: bytes, *, patience_s: float = 20.0) -> bytes:
+        """Return all that comes after `data` was sent, until the server closes or is silent for so long.
+
+        The sending side stays open: a server may take its end for the client's.
+        """
         with self.connect() as sock:
             try:
                 sock.sendall(data)
-                sock.shutdown(socket.SHUT_WR)
             except OSError:
-                pass
+                pass  # closed by now; what was said before may still be there
+            sock.settimeout(patience_s)
             return drain(sock)
 
     def metric(self, name: str) -> int:
@@ -115,12 +118,12 @@ class Served:
 
 
 def drain(sock: socket.socket) -> bytes:
-    """Return what comes until the other side ends, in whatever way."""
+    """Return what comes until the other side ends, in whatever way, or falls silent."""
     got = bytearray()
     try:
         while data := sock.recv(1 << 20):
             got += data
-    except ConnectionError:
+    except (ConnectionError, TimeoutError):
         pass
     return bytes(got)
 

@@ -199,11 +199,13 @@ def noise(rng: random.Random) -> bytes:
 
 def test_no_request_takes_the_server_down(served: Served, chance: Chance) -> None:
     workers = served.workers()
-    for _ in range(300):
-        data = noise(chance.rng)
-        reply = served.raw(data)
+    sent = [noise(chance.rng) for _ in range(300)]
+    with ThreadPoolExecutor(32) as pool:
+        replies = list(pool.map(lambda data: served.raw(data, patience_s=0.5), sent))
+    for data, reply in zip(sent, replies, strict=True):
         assert not reply or reply.startswith(b"HTTP/1."), (data, reply[:100])
         assert b" 500 " not in reply[:20], (data, reply[:100])
+    assert any(reply.startswith(b"HTTP/1.1 200") for reply in replies)
     for size in (100_000, 5_000_000):
         assert served.raw(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * size)[9:10] in (b"4", b"")
     body = b"POST /api/models/org/m/paths-info/main HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -297,10 +299,17 @@ def test_a_stop_finishes_what_is_under_way(filled: Path, tmp_path: Path) -> None
 
 def test_nothing_serves_on_when_the_server_was_killed(filled: Path, tmp_path: Path) -> None:
     with serving(filled, tmp_path / "log") as served:
-        workers = served.workers()
         served.process.kill()
         served.process.wait()
-        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+        eventually(lambda: refused(served))
+
+
+def refused(served: Served) -> bool:
+    try:
+        served.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_a_worker_that_dies_is_replaced(filled: Path, tmp_path: Path) -> None:

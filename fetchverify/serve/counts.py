@@ -49,7 +49,7 @@ class Counts:
             (f'{{route="{route}",status="{status}"}}', n) for (route, status), n in sorted(self._answers.items())
         ]
         family("answers_total", "counter", "Answers, by route and status.", list(answers))
-        family("sent_bytes_total", "counter", "Bytes of bodies that clients took.", [("", self._sent)])
+        family("sent_bytes_total", "counter", "Bytes of bodies given to the wire.", [("", self._sent)])
         family("answers_under_way", "gauge", "Answers that are being sent.", [("", self.under_way)])
         broken = [(f'{{by="{by}"}}', n) for by, n in sorted(self._broken.items())]
         family("broken_total", "counter", "Answers that ended early, by who ended them.", list(broken))

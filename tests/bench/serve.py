@@ -218,16 +218,15 @@ def _smalls(port: int) -> float:
     left, done = _REQUESTS, 0
     with selectors.DefaultSelector() as selector:
         for _ in range(_CLIENTS):
-            sock = socket.create_connection(("127.0.0.1", port))
-            selector.register(sock, selectors.EVENT_READ, bytearray())
+            selector.register(socket.create_connection(("127.0.0.1", port)), selectors.EVENT_READ, bytearray())
         started = time.perf_counter()
         for key in list(selector.get_map().values()):
             key.fileobj.sendall(_request(f"{left % _SMALLS}.bin"))  # type: ignore[union-attr]
             left -= 1
         while done < _REQUESTS:
             for key, _ in selector.select():
+                assert isinstance(key.fileobj, socket.socket)
                 sock, got = key.fileobj, key.data
-                assert isinstance(sock, socket.socket)
                 data = sock.recv(65536)
                 if not data:
                     raise RuntimeError("the server closed the connection")

@@ -14,12 +14,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from fetchverify.core.manifest import Commit
 from fetchverify.store.hubcache import repo_folder_name
 from mock_server import MockHub
 
+NEEDS_SERVER = pytest.mark.skipif(find_spec("granian") is None, reason="needs `pip install 'fetchverify[serve]'`")
 READY_S = 30.0
 Reply = tuple[int, dict[str, str], bytes]
 

@@ -14,7 +14,9 @@ from urllib.parse import quote
 import pytest
 
 from mock_server import MiB, MockHub, Seeded, World
-from tests.mirrors import Served, clean, copy_cache, fetch, fetch_folder, repo_folder, serving
+from tests.mirrors import NEEDS_SERVER, Served, clean, copy_cache, fetch, fetch_folder, repo_folder, serving
+
+pytestmark = NEEDS_SERVER
 
 FILES: dict[str, bytes | Seeded] = {
     "config.json": b'{"model_type": "llama"}\n',

@@ -21,6 +21,7 @@ import pytest
 from mock_server import MiB, MockHub, Seeded, World
 from mock_server.world import FileValue
 from tests.mirrors import (
+    NEEDS_SERVER,
     Served,
     clean,
     copy_cache,
@@ -33,6 +34,8 @@ from tests.mirrors import (
     wait_until_ready,
 )
 from tests.tally import Chance
+
+pytestmark = NEEDS_SERVER
 
 BIG = Seeded(48 * MiB, seed="big")
 SMALL = b"small\n" * 100

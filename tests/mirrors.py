@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -57,7 +57,6 @@ class Served:
     process: subprocess.Popen[str]
     port: int
     log: Path
-    headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def endpoint(self) -> str:

@@ -12,5 +12,6 @@ command = LazyGroup(
     "mirror",
     lazy=COMMANDS,
     inside="mirror_",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Keep a mirror of repos, and serve it to a network.",
 )

@@ -25,8 +25,8 @@ from fetchverify.errors import ExitCode, FetchverifyError
 COMMANDS = {
     "get": "Download a repo, or some of its files, and prove every byte.",
     "fix-cache": "Repair the cache, at the cost of the damage.",
-    "mirror": "Keep a copy of repos, fresh by cron or a timer.",
     "doctor": "Say why a model does not load: look at a file or folder, offline.",
+    "mirror": "Keep a mirror of repos, fresh by cron, and serve it to a network.",
     "probe": "Measure the line to a Hub or mirror: is it fit for a long download?",
     "lock": "Pin repos: their commits, and size and digest of every file.",
     "pull": "Fill the LFS pointers of a git clone, as `git lfs pull` does.",

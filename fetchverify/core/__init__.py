@@ -14,4 +14,6 @@ lfsapi     the LFS batch API, validated               pins       what a lock fil
 suppliers  which endpoint to ask, and whom to suspect
 facts      what was seen on disk                      findings   what is wrong with it
 verified   the report of a verification               sums       SHA256SUMS, read and written
+hubroute   a Hub's URLs, from strangers                hubjson    what a Hub says of a repo
+httprange  which part of a file a request asks for
 """

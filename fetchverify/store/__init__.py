@@ -9,4 +9,5 @@ the hub's cache, `folder` (with `localdir`) a plain folder; both use `area`, our
 `pinfile` keeps lock files. `survey` (with `surveyfolder`, `surveyclone`) looks at all that lies in a cache, a folder or
 a clone, for what judges it. `holders` names who holds a lock.
 `reading` and `evidence` look at what others wrote, for `doctor`.
+`beneath` opens what lies below a root and nothing else.
 """

@@ -23,10 +23,9 @@ _TRIES = 5
 
 
 def _locked(holder: str | None) -> LockedError:
+    who = holder or "another process"
     return LockedError(
-        f"{holder or 'another process'} is at work on this mirror",
-        hint="wait for it with `--wait`, or let the next run do it",
-        holder=holder,
+        f"{who} is at work on this mirror", hint="wait for it with `--wait`, or let the next run do it", holder=who
     )
 
 

@@ -55,8 +55,14 @@ class Proofs:
         self._torn = False
 
     @classmethod
-    def load(cls, disk: Disk, area: Path) -> Proofs:
-        """Return the area's ledger; an absent or unreadable one is empty, damaged lines are skipped."""
+    def load(cls, disk: Disk, area: Path, *, compact: bool = True) -> Proofs:
+        """Return the area's ledger; an absent or unreadable one is empty, damaged lines are skipped.
+
+        Args:
+            disk: the door.
+            area: the folder that holds it.
+            compact: rewrite it where most of it is stale.
+        """
         self = cls(disk, area / "proofs")
         try:
             text = self._path.read_bytes().decode("ascii", "replace")
@@ -76,7 +82,7 @@ class Proofs:
                 known[int(dev), int(inode), algo] = (value, int(size), int(mtime_ns))
             except ValueError:  # a later version's line
                 continue
-        if len(lines) > _COMPACT_FROM and len(lines) > 2 * len(known):
+        if compact and len(lines) > _COMPACT_FROM and len(lines) > 2 * len(known):
             self._compact()
         return self
 
@@ -96,6 +102,11 @@ class Proofs:
         """Return True where this very inode, unchanged since, was proved to have the digest."""
         found = self._known.get((seen.st_dev, seen.st_ino, digest.algo))
         return found is not None and found == (digest.hex, seen.st_size, seen.st_mtime_ns)
+
+    def disowns(self, digest: Digest, seen: Stat) -> bool:
+        """Return True where this very inode was proved to have the digest, and changed since or was found bad."""
+        found = self._known.get((seen.st_dev, seen.st_ino, digest.algo))
+        return found is not None and found[0] == digest.hex and found[1:] != (seen.st_size, seen.st_mtime_ns)
 
     def recognizes(self, seen: Stat) -> bool:
         """Return True where this very inode, unchanged since, was proved to be some promised file."""

@@ -6,6 +6,7 @@
     core         one core's sha256 against the engine in process
     startup      CPU seconds of `--help`
     many         repos of 10,000 and 100,000 files
+    serve        `mirror serve` against nginx
     site         the server: nginx where there is one            nginx (its configuration)
     line         a slow, long line before the server             line.c
     launch       runs a command and reports what it cost; alone in a process that stays small

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import clones, core, many, mirror, place, plot, proving, report, startup
+from tests.bench import clones, core, many, mirror, place, plot, proving, report, serve, startup
 from tests.bench.cases import Sizes
 from tests.bench.peers import OURS, PEERS
 from tests.bench.race import CASES, WAYS, Options, race
-from tests.bench.units import parse_size
+from tests.bench.units import GiB, parse_size
 
 RESULTS = Path(__file__).with_name("results")
 _ROUNDS = 3
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Needs curl, openssl and, for the rest, nginx, aria2c, a C compiler and hf_transfer; what is missing is"
         " left out. As root it runs in a network namespace of its own, with reno.",
     )
-    commands = ("race", "core", "startup", "many", "clones", "proving", "mirror", "render")
+    commands = ("race", "core", "startup", "many", "clones", "proving", "mirror", "serve", "render")
     found.add_argument("what", nargs="?", choices=commands, default="race", help="default: race, all peers")
     found.add_argument("--quick", action="store_true", help=f"{_QUICK_SIZE} and one round: does it work at all?")
     found.add_argument("--rounds", type=int, help=f"default: {_ROUNDS}")
@@ -84,6 +84,8 @@ def main() -> int:
             return core.measure(folder, size, rounds, arguments.results, _tell)
         if arguments.what == "startup":
             return startup.measure(arguments.python, arguments.results, _tell)
+        if arguments.what == "serve":
+            return serve.measure(folder, min(size, GiB), rounds, arguments.results, _tell)
         if arguments.what == "many":
             return many.measure(folder, arguments.files, arguments.results, _tell)
         if arguments.what == "clones":

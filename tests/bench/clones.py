@@ -1,4 +1,4 @@
-"""`fetchverify get .` in a clone full of pointers, against `git lfs pull`: time, disk, bytes, and after a kill at half."""
+"""`fetchverify get .` in a clone full of pointers, against `git lfs pull`: time, disk, bytes, a kill at half."""
 
 from __future__ import annotations
 

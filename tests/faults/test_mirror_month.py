@@ -19,8 +19,8 @@ import pytest
 from fetchverify.core.mirrored import Fate
 from mock_server import Cut, Fault, Flip, KiB, MockHub, Seeded, Status, World
 from mock_server.world import Commit, FileValue, Kind
-from tests.synced import DAY, Mirror, content_of
 from tests.mounts import mounted
+from tests.synced import DAY, Mirror, content_of
 from tests.tally import Chance, Count
 
 DAYS, RUNS_A_DAY = 30, 2
@@ -42,7 +42,8 @@ class Upstream:
 
     def begin(self) -> None:
         for repo_id, kind in REPOS.items():
-            self.world.add(repo_id, {"config.json": repo_id.encode(), "w.bin": self._weights()}, kind=kind)
+            files: dict[str, FileValue | None] = {"config.json": repo_id.encode(), "w.bin": self._weights()}
+            self.world.add(repo_id, files, kind=kind)
             self._note(repo_id)
 
     def _weights(self) -> Seeded:
@@ -180,7 +181,7 @@ def _run(mirror: Mirror, day: int, rng: random.Random, count: Count) -> bool:
                 Flip(offset=7),
                 Status(code=500),
             ]
-            hub.fault(rng.choice(faults), nth=rng.choice([1, "every"]), path="w.bin")
+            hub.fault(rng.choice(faults), nth=1 if rng.random() < 0.5 else "every", path="w.bin")
             mirror.sync()
             return True
         case _:

@@ -1,0 +1,192 @@
+"""`fetchverify mirror serve`: its options, and the words at its start."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from fetchverify.cli import values
+from fetchverify.cli.help import Command, option
+from fetchverify.cli.voice import open_voice
+from fetchverify.errors import ExitCode, UsageError
+
+_MOST_TOKEN_BYTES = 1 << 20
+
+
+@click.command(
+    "serve",
+    cls=Command,
+    help=(
+        "Serve a mirror as a read-only Hub: clients set HF_ENDPOINT to it and work unmodified, without the "
+        "internet.\n\n"
+        "DIR is a cache of the hub's client, which `get` fills, or with --layout folders one of "
+        "<org>/<name>/<commit>/. Digests are those of the Hub, so that a client can prove what it gets. Half files, "
+        "quarantine and what changed since it was proved are never served. /healthz and /metrics (Prometheus) are "
+        "open to all. SIGTERM finishes what is under way.\n\n"
+        "Needs pip install 'fetchverify[serve]'."
+    ),
+    examples=(
+        "fetchverify mirror serve",
+        "fetchverify mirror serve /srv/mirror --host 0.0.0.0 --port 8080 --token-file /etc/fetchverify/tokens",
+        "fetchverify mirror serve /srv/mirror --layout folders --only-proved",
+        "fetchverify mirror serve /srv/mirror --public-url https://mirror.example.org --json",
+    ),
+)
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(file_okay=False, path_type=Path))
+@option(
+    "--layout",
+    type=click.Choice(["cache", "folders"]),
+    default="cache",
+    show_default=True,
+    group=values.SELECT,
+    help="How the mirror lies on disk. DIR is HF_HUB_CACHE unless given.",
+)
+@option("--only-proved", is_flag=True, group=values.SELECT, help="Leave out files that no record vouches for.")
+@option("--host", default="127.0.0.1", show_default=True, group=values.WHERE, help="Address to listen on.")
+@option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    show_default=True,
+    metavar="N",
+    group=values.WHERE,
+    help="TCP port to listen on.",
+)
+@option(
+    "--public-url",
+    metavar="URL",
+    group=values.WHERE,
+    help="How clients reach this server, where a proxy stands before it.",
+)
+@option(
+    "--tls-cert",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    group=values.WHERE,
+    help="Speak TLS with this certificate (PEM); needs --tls-key.",
+)
+@option(
+    "--tls-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    group=values.WHERE,
+    help="The certificate's key (PEM).",
+)
+@option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    group=values.ACCESS,
+    help="Let only bearers of a token in; one a line, read at the start.",
+)
+@option(
+    "--most-clients",
+    type=click.IntRange(1, 100_000),
+    default=1024,
+    show_default=True,
+    metavar="N",
+    group=values.RUN,
+    help="Connections at once; more wait.",
+)
+@option(
+    "--stall-timeout",
+    "stall_s",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    group=values.RUN,
+    help="Cut off a client that takes no data for so long.",
+)
+@option(
+    "--grace",
+    "grace_s",
+    type=click.IntRange(1, 86_400),
+    default=30,
+    show_default=True,
+    metavar="SECONDS",
+    group=values.RUN,
+    help="How long a stop waits for downloads under way.",
+)
+@option(
+    "--access-log/--no-access-log",
+    default=True,
+    show_default=True,
+    group=values.SHOW,
+    help="A line an answer on stdout.",
+)
+@option("--json", "as_json", is_flag=True, group=values.SHOW, help="Those lines as JSON objects.")
+@option("-q", "--quiet", is_flag=True, group=values.SHOW, help="Only warnings and errors on stderr.")
+def command(
+    *,
+    directory: Path | None,
+    layout: Literal["cache", "folders"],
+    token_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    as_json: bool,
+    quiet: bool,
+    host: str,
+    port: int,
+    **rest: Any,
+) -> int:
+    """Serve until a signal."""
+    voice = open_voice(as_json=as_json, quiet=quiet, verbose=False, progress="never")
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("`--tls-cert` and `--tls-key` go together")
+    tokens = _tokens(token_file)
+
+    from huggingface_hub import constants
+
+    from fetchverify.serve import running
+
+    options = running.ServeOptions(
+        root=directory if directory is not None else Path(constants.HF_HUB_CACHE),
+        layout=layout,
+        host=host,
+        port=port,
+        tokens=tokens,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        as_json=as_json,
+        **rest,
+    )
+    server = running.prepare(options)
+    scheme = "http" if tls_cert is None else "https"
+    shown = f"[{host}]" if ":" in host else host
+    voice.say(f"serving `{options.root}`; clients set HF_ENDPOINT={rest['public_url'] or f'{scheme}://{shown}:{port}'}")
+    if not tokens and not _is_loopback(host):
+        voice.say("whoever reaches this port can read the mirror; `--token-file` lets only some in", warning=True)
+    if tokens and tls_cert is None and not _is_loopback(host):
+        voice.say("tokens cross the network in the clear; `--tls-cert`, or a proxy that speaks TLS", warning=True)
+    running.serve(server, options)
+    voice.say("stopped")
+    return ExitCode.CLEAN
+
+
+def _tokens(path: Path | None) -> tuple[str, ...]:
+    """Return the tokens of a file; a file without one lets nobody in by mistake of nobody's, so it is refused."""
+    if path is None:
+        return ()
+    try:
+        with path.open(encoding="ascii") as lines:
+            text = lines.read(_MOST_TOKEN_BYTES)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not ASCII text"
+        raise UsageError(f"cannot read tokens from `{path}`: {why}") from None
+    found = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if not found:
+        raise UsageError(f"there is no token in `{path}`", hint="write one token a line, or leave `--token-file` away")
+    if any(not token.isprintable() or " " in token for token in found):
+        raise UsageError(f"a token in `{path}` holds characters that no token has", hint="give one token a line")
+    return tuple(found)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

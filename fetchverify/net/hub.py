@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ from fetchverify.net import wire
 # httpx's own default is 20; a renamed repo takes one.
 _MAX_REDIRECTS = 5
 _REPOS_A_PAGE = 100
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,200}"')
 _NOT_A_HUB = "is this the address of a Hub? see `--endpoint` and `HF_ENDPOINT`"
 # Larger answers are parsed in a thread: the loop also serves progress and signals.
 _PARSE_ASIDE = 1 << 20
@@ -78,6 +80,11 @@ class Head:
     commit: Commit
     repo_id: str
     etag: str | None = None
+
+
+def _sendable(etag: str | None) -> str | None:
+    """Return the ETag where it is one (RFC 9110 §8.8.3): the server's word, or a file's, becomes a header of ours."""
+    return etag if etag is not None and _ETAG.fullmatch(etag) else None
 
 
 class _NoSuchApiError(AbsentError):
@@ -184,6 +191,7 @@ class Hub:
         Source: huggingface_hub 2.4.0 `hf_api.py::model_info` (`expand`).
         """
         url = self._revision_url(ref, ref.revision) + "?expand=sha"
+        etag = _sendable(etag)
         answer = await self._ask(ref, "GET", url, most_bytes=self._limits.info_bytes, etag=etag)
         if answer.status == 304:
             return None
@@ -192,7 +200,7 @@ class Hub:
         return Head(
             commit=self._named_commit(ref, answer, info),
             repo_id=told if isinstance(told, str) and is_repo_id(told) else ref.repo_id,
-            etag=answer.headers.get("etag"),
+            etag=_sendable(answer.headers.get("etag")),
         )
 
     async def repos_of(self, author: str, kind: RepoKind) -> dict[str, Commit | None]:

@@ -20,6 +20,7 @@ from fetchverify.store.layout import OnWait, hub_lock
 
 _MOST = 1 << 30
 _TRIES = 5
+_LATEST = 1e12
 
 
 def _locked(holder: str | None) -> LockedError:
@@ -102,7 +103,8 @@ class MirrorBook:
             return {}
         if not isinstance(body, dict):
             return {}
-        return {name: float(when) for name, when in body.items() if isinstance(when, int | float)}
+        times = {name: when for name, when in body.items() if isinstance(when, int | float)}
+        return {name: float(when) for name, when in times.items() if 0 <= when < _LATEST}
 
     def save_proofs(self, proofs: dict[str, float]) -> None:
         """Note when each file was last hashed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -132,9 +133,11 @@ def test_a_few_that_never_answer_do_not_stop_the_others_for_ever(mirror: Mirror,
         if name < "n20":
             mirror.hub.fault(Status(code=500), repo=f"org/{name}", path="/api/models/org/*")
     mirror.write("".join(f'[[repo]]\nid = "org/{name}"\n' for name in names))
-    mirror.sync()
+    for _ in range(5):
+        mirror.sync()
+    assert [b"n29"] == list(mirror.seen("org/n29").values())
     fates = mirror.fates()
-    assert {Fate.CHANGED, Fate.FRESH} >= {fates[f"org/{name}"] for name in names if name >= "n20"}
+    assert {Fate.FRESH} == {fates[f"org/{name}"] for name in names if name >= "n20"}
 
 
 def test_three_whose_bytes_never_come_do_not_stop_the_others_for_ever(mirror: Mirror, impatient: None) -> None:
@@ -147,6 +150,15 @@ def test_three_whose_bytes_never_come_do_not_stop_the_others_for_ever(mirror: Mi
     mirror.sync()
     mirror.sync()
     assert mirror.source("org/d") == mirror.seen("org/d")
+
+
+def test_an_etag_that_no_header_can_carry_is_not_sent(mirror: Mirror, impatient: None) -> None:
+    mirror.sync()
+    book = mirror.root / ".fetchverify" / "state"
+    head, line = book.read_text().splitlines()
+    torn = json.dumps({**json.loads(line), "etag": "a\nAuthorization: b"})
+    book.write_text(f"{head}\n{torn}\n")
+    assert {"org/one": Fate.FRESH} == mirror.fates()
 
 
 # --- purging -------------------------------------------------------------------------------------------------
@@ -335,8 +347,8 @@ def test_a_change_is_told_though_what_follows_fails(
 
 
 def test_a_window_closes_also_on_a_run_that_asked_for_long(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync._Sync, "_window_left_s", lambda self: 0.3)
-    mirror.hub.fault(Delay(seconds=1.0), route="api")
+    monkeypatch.setattr(sync._Sync, "_window_left_s", lambda self: 1.5)
+    mirror.hub.fault(Delay(seconds=2.0), nth=1, route="api")
     assert {"org/one": Fate.POSTPONED} == mirror.fates()
 
 
@@ -368,6 +380,38 @@ def test_verify_sees_a_file_that_is_missing_and_sync_brings_it_back(mirror: Mirr
     assert 0 == mirror.verify().exit_code
 
 
+@pytest.mark.leaves_damage
+def test_an_old_commit_that_cannot_be_mended_does_not_hold_up_the_newest(mirror: Mirror) -> None:
+    mirror.sync()
+    old = commit_of(mirror)
+    mirror.hub.world.repo("org/one").force_push({"config.json": b"other"})
+    mirror.sync()
+    (mirror.root / "org/one" / old / "config.json").write_bytes(b'{"version": 7}\n')
+    assert 1 == mirror.verify().exit_code
+    assert Fate.FAILED not in mirror.fates().values()
+    assert any(old[:8] in event.message for event in mirror.said if isinstance(event, events.Note))
+    last = moved(mirror, b"3")
+    assert {"org/one": Fate.CHANGED} == mirror.fates()
+    assert last in commits_of(mirror)
+
+
+def test_proofs_of_a_clock_that_was_ahead_count_for_nothing(mirror: Mirror) -> None:
+    mirror.sync()
+    right = mirror.now
+    mirror.now += 4000 * DAY
+    mirror.verify()
+    mirror.now = right
+    assert 0.0 == mirror.verify(sample=1e-6).oldest
+
+
+def test_a_torn_book_of_proofs_is_an_empty_one(mirror: Mirror) -> None:
+    mirror.sync()
+    for text in ("[", "[]", '{"a": 1' + "0" * 400 + "}", '{"a": NaN, "b": true, "c": "x", "d": -1}'):
+        (mirror.root / ".fetchverify" / "proofs").write_text(text)
+        assert 0 == mirror.verify().exit_code
+
+
+@pytest.mark.leaves_damage
 def test_a_file_that_a_sync_removes_meanwhile_is_not_bad(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror.write(f"{ONE}\nkeep = 1")
     mirror.sync()

@@ -124,7 +124,9 @@ async def run(options: ProveOptions, emit: events.Emit) -> ProveReport:
     began = time.monotonic()
     setting = await anyio.to_thread.run_sync(load, options.config)
     files, missing = await anyio.to_thread.run_sync(_files, setting)
-    proofs = await anyio.to_thread.run_sync(setting.book.load_proofs)
+    noted = await anyio.to_thread.run_sync(setting.book.load_proofs)
+    # Of a clock that was ahead: such files would wait until that time comes again.
+    proofs = {key: when for key, when in noted.items() if when <= options.clock()}
     ordered = sorted(files.values(), key=lambda file: proofs.get(file.key, 0.0))
     total = sum(file.seen.st_size for file in ordered)
     due = list(_share(ordered, options.sample * total))

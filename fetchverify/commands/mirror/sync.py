@@ -27,7 +27,15 @@ from fetchverify.core.mirrored import Done, Fate, SyncReport
 from fetchverify.core.mirrorstate import RepoState
 from fetchverify.core.report import Report
 from fetchverify.core.retry import patience
-from fetchverify.errors import AbsentError, ExitCode, FetchverifyError, LockedError, NetworkError, UsageError
+from fetchverify.errors import (
+    AbsentError,
+    DiskError,
+    ExitCode,
+    FetchverifyError,
+    LockedError,
+    NetworkError,
+    UsageError,
+)
 from fetchverify.net.hub import Head, Hub
 from fetchverify.net.wire import Endpoint
 
@@ -209,7 +217,8 @@ class _Sync:
                 lambda answer: self._hear(answer, here=here[answer.target.ref]),
             )
         except NetworkError as error:
-            self._nobody_there(found, error)
+            # Who was heard before is fetched, as far as that goes.
+            self._nobody_there([target for target in found if target.ref not in self._heads], error)
 
     def _state(self, target: Target) -> RepoState:
         return self._states.setdefault(target.ref, RepoState(ref=target.ref))
@@ -231,6 +240,9 @@ class _Sync:
             self._states[ref] = state.unheard(answer.target.error.message)
             self._note(ref, Fate.UNREACHED, detail=answer.target.error.message, news=False)
             return
+        if answer.error is not None and answer.silent:
+            self._states[ref] = state.unheard(answer.error.message)
+            return
         if answer.error is not None:
             self._fail(ref, answer.error)
             return
@@ -251,7 +263,6 @@ class _Sync:
         """Note that the endpoint is down; that is no fault of the repos', and makes none of them wait."""
         for number, target in enumerate(each for each in found if each.ref not in self._done):
             self._heads.pop(target.ref, None)
-            self._states[target.ref] = self._states[target.ref].unheard(error.message)
             self._note(target.ref, Fate.UNREACHED, detail=error.message, hint=error.hint, news=number == 0)
 
     def _fail(self, ref: RepoRef, error: FetchverifyError) -> None:
@@ -313,7 +324,7 @@ class _Sync:
             if time.monotonic() - self._saved_at >= _SAVE_EVERY_S:
                 await self._save()
         if self._config.purge and not self._options.dry_run:
-            await anyio.to_thread.run_sync(self._purge, found)
+            await anyio.to_thread.run_sync(self._purge)
 
     def _turn(self, target: Target) -> tuple[bool, float]:
         """Return what decides who comes first: what failed goes last, or three such would stop all others for ever."""
@@ -344,8 +355,18 @@ class _Sync:
         for damaged in before.damaged:
             if damaged != report.commit and place.path(damaged).is_dir():
                 folder = await anyio.to_thread.run_sync(place.mending, ref, damaged)
-                await self._get(replace(ref, revision=damaged), entry, folder)
+                await self._mend(replace(ref, revision=damaged), entry, folder)
         self._states[ref] = replace(self._states[ref], damaged=())
+
+    async def _mend(self, ref: RepoRef, entry: Entry, folder: Path | None) -> None:
+        """Fetch what is bad in an older commit; the Hub may have it no more, which must not hold up the newest."""
+        try:
+            await self._get(ref, entry, folder)
+        except (NetworkError, DiskError, LockedError):
+            raise
+        except FetchverifyError as error:
+            words = f"{ref.kind} `{ref.repo_id}`: commit {ref.revision[:8]} stays damaged: {error.message}"
+            self._emit(events.Note(level="warning", message=words))
 
     def _published(self, target: Target, report: Report) -> Done:
         ref, before = target.ref, self._states[target.ref]
@@ -407,17 +428,16 @@ class _Sync:
             here = tuple(commit for commit in state.commits if place.path(commit).is_dir())
             self._states[state.ref] = replace(state, commits=here)
 
-    def _purge(self, found: list[Target]) -> None:
+    def _purge(self) -> None:
         """Remove what the Hub has said for a day that it does not have: all revisions of a repo, or none."""
         now = self._clock()
-        wanted = {target.ref for target in found}
+        # Said in this very run: an endpoint that answers nobody has not said it again.
+        gone = {ref for ref, done in self._done.items() if done.fate is Fate.GONE}
         repos: dict[tuple[str, str], list[RepoState]] = {}
         for state in self._states.values():
             repos.setdefault((state.ref.kind, state.ref.repo_id), []).append(state)
         for states in repos.values():
-            # Said in this very run: who could not be asked today has not said it again.
-            told = all(state.ref in wanted and self._done[state.ref].fate is Fate.GONE for state in states)
-            if told and all(state.may_purge(now) for state in states):
+            if all(state.ref in gone and state.may_purge(now) for state in states):
                 self._place(states[0].ref).remove()
                 for state in states:
                     self._note(state.ref, Fate.PURGED, detail=state.error)

@@ -42,11 +42,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the Hub said of a target: nothing moved (no head), where it stands, or an error."""
+    """What the Hub said of a target: nothing moved (no head), where it stands, or an error.
+
+    Attributes:
+        silent: the error may as well be the endpoint's, which answered nobody.
+    """
 
     target: Target
     head: Head | None = None
     error: FetchverifyError | None = None
+    silent: bool = False
 
 
 async def find(hub: Hub, entries: Iterable[Entry], states: Iterable[RepoState]) -> list[Target]:
@@ -73,6 +78,7 @@ async def _of_account(hub: Hub, entry: Entry, author: str, states: Iterable[Repo
         state.ref: state
         for state in states
         if state.ref.kind == entry.kind
+        and state.ref.repo_id != entry.repo_id
         and state.ref.repo_id.startswith(f"{author}/")
         and state.ref.revision in entry.revisions
     }
@@ -109,13 +115,14 @@ async def ask(
     Raises:
         NetworkError: the endpoint does not answer at all; the targets that were not heard of are as they were.
     """
+    every = list(targets)
     limiter = anyio.CapacityLimiter(_AT_ONCE)
-    answered = False
+    answered = any(target.listed is not None or target.delisted for target in every)
     silent: list[tuple[Target, NetworkError]] = []  # since the last answer: the endpoint's fault, or theirs?
 
-    def hear_of_silent() -> None:
+    def hear_of_silent(*, nobody: bool = False) -> None:
         for target, error in silent:
-            hear(Answer(target=target, error=error))
+            hear(Answer(target=target, error=error, silent=nobody))
         silent.clear()
 
     async def one(target: Target) -> None:
@@ -125,9 +132,10 @@ async def ask(
                 answer = Answer(target=target, head=await hub.head_of(target.ref, etag=etag(target.ref)))
             except NetworkError as error:
                 silent.append((target, error))
-                if len(silent) >= _MOST_SILENCES:
-                    raise
-                return
+                if len(silent) < _MOST_SILENCES:
+                    return
+                hear_of_silent(nobody=True)
+                raise
             except FetchverifyError as error:
                 answer = Answer(target=target, error=error)
             answered = True
@@ -136,7 +144,7 @@ async def ask(
 
     with ungrouped():
         async with anyio.create_task_group() as group:
-            for target in targets:
+            for target in every:
                 if target.error is not None:
                     hear(Answer(target=target, error=target.error))
                 elif target.delisted:
@@ -147,5 +155,7 @@ async def ask(
                 else:
                     group.start_soon(one, target)
     if silent and not answered:
-        raise silent[-1][1]
+        error = silent[-1][1]
+        hear_of_silent(nobody=True)
+        raise error
     hear_of_silent()

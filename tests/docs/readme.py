@@ -54,7 +54,8 @@ def commands() -> list[str]:
     """Return each line of a shell block that begins with `fetchverify`, without its comment, and each in a table."""
     blocks = re.findall(r"```(?:sh|console)\n(.*?)```\n", text(), re.DOTALL)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    shown = [line.partition("  #")[0].strip() for line in lines if line.startswith("fetchverify ")]
+    chains = [line.partition("  #")[0].split(" && ") for line in lines if line.startswith("fetchverify ")]
+    shown = [part.strip() for chain in chains for part in chain if part.strip().startswith("fetchverify ")]
     return shown + re.findall(r"^\|.* \| `(fetchverify [^`]*)` \|$", text(), re.MULTILINE)
 
 

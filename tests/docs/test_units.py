@@ -26,7 +26,7 @@ def test_systemd_takes_it(name: str, tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     for unit, text in UNITS.items():
-        here = text.replace("/usr/local/bin/fetchverify", str(program)).replace("User=mirror", "User=nobody")
+        here = text.replace("/usr/local/bin/fetchverify", str(program)).replace("User=mirror", "User=daemon")
         (tmp_path / unit).write_text(here)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / name)], capture_output=True, text=True, check=False

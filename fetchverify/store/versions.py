@@ -201,12 +201,14 @@ class Versions:
                 self._disk.remove_tree(path)
 
     def remove_all(self) -> None:
-        """Remove the repo, links first."""
+        """Remove the repo, links first; what else lies there (the repos of an account of its name) stays."""
         for path in sorted(self.root.iterdir()) if self.root.is_dir() else ():
             if path.is_symlink():
                 self._disk.unlink(path)
         self.remove(self.commits())
-        self._disk.remove_tree(self.root)
+        self._disk.remove_tree(self.root / INCOMING)
+        if self.root.is_dir() and not any(self.root.iterdir()):
+            self._disk.remove_dir(self.root)
 
 
 def _is_proved(folder: Folder, file: RemoteFile, path: Path) -> bool:

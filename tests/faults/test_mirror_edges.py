@@ -183,6 +183,20 @@ def test_an_endpoint_that_is_down_purges_nothing(mirror: Mirror, impatient: None
     assert Fate.PURGED is mirror.fates()["org/one"]
 
 
+def test_a_purged_repo_takes_no_other_with_it(mirror: Mirror) -> None:
+    """A repo without an account lies where an account of its name has its repos."""
+    mirror.hub.world.add("org", FILES)
+    mirror.write(f'[[repo]]\nid = "org"\n{ONE}', "purge = true")
+    mirror.sync()
+    mirror.hub.world.remove("org")
+    for _ in range(3):
+        assert Fate.FRESH is mirror.fates()["org/one"]
+        mirror.now += DAY
+    assert "org" not in mirror.states()
+    assert {"one"} == {path.name for path in (mirror.root / "org").iterdir()}
+    assert mirror.source() == mirror.seen()
+
+
 def test_a_clock_that_jumps_purges_nothing(mirror: Mirror) -> None:
     """Machines without a clock of their own begin in 1970, and have their first answer before the time."""
     mirror.write(ONE, "purge = true")

@@ -154,11 +154,14 @@ class Application:
         """Return what `work` returns; TimeoutError where that takes too long, `on_late` then gets it in the end."""
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
-            return await asyncio.wait_for(asyncio.shield(future), most_s)
-        except BaseException:
-            if not future.done() or on_late is not None:
-                future.add_done_callback(on_late or _forget)
+            await asyncio.wait((future,), timeout=most_s)  # `wait_for` would cancel it, and lose what it opened
+        except asyncio.CancelledError:
+            future.add_done_callback(on_late or _forget)
             raise
+        if not future.done():
+            future.add_done_callback(on_late or _forget)
+            raise TimeoutError
+        return future.result()
 
     # -- saying it
 
@@ -189,6 +192,9 @@ class Application:
                     return at - part.start, "client"
                 more = at + len(data) < part.stop
                 message = {"type": "http.response.body", "body": data, "more_body": more}
+                if not more and gone is None:
+                    await send(message)  # the only piece, which the server takes whatever the client does
+                    return len(data), None
                 try:
                     await asyncio.wait_for(send(message), self._stall_s)
                 except TimeoutError:

@@ -169,9 +169,12 @@ def _look(root: Path) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel stop this process with its parent, which may be killed without a chance to tell us."""
+    """Have the kernel end this process with its parent, which may be killed without a chance to tell us.
+
+    Not by SIGTERM: a stop waits for downloads, and only the parent knows for how long.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # too late: it is gone already
             os._exit(1)
 

@@ -6,8 +6,8 @@ import json
 import random
 import re
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -214,12 +214,13 @@ class Hub:
         ref = RepoRef(kind=kind, repo_id=f"{author}/*", revision="main")
         query = f"author={quote(author, safe='')}&limit={_REPOS_A_PAGE}&expand=sha"
         found: dict[str, Commit | None] = {}
-        async for page in self._pages(ref, f"{self._endpoint.url}/api/{kind}s?{query}"):
-            for row in page:
-                repo_id, sha = (row.get("id"), row.get("sha")) if isinstance(row, dict) else (None, None)
-                # The endpoint's word for whose repos these are would be a way to any folder.
-                if isinstance(repo_id, str) and is_repo_id(repo_id) and repo_id.startswith(f"{author}/"):
-                    found[repo_id] = Commit(sha) if isinstance(sha, str) and is_commit(sha) else None
+        async with aclosing(self._pages(ref, f"{self._endpoint.url}/api/{kind}s?{query}")) as pages:
+            async for page in pages:
+                for row in page:
+                    repo_id, sha = (row.get("id"), row.get("sha")) if isinstance(row, dict) else (None, None)
+                    # The endpoint's word for whose repos these are would be a way to any folder.
+                    if isinstance(repo_id, str) and is_repo_id(repo_id) and repo_id.startswith(f"{author}/"):
+                        found[repo_id] = Commit(sha) if isinstance(sha, str) and is_commit(sha) else None
         return found
 
     def _named_commit(self, ref: RepoRef, answer: _Answer, info: Any) -> Commit:
@@ -244,11 +245,13 @@ class Hub:
         """
         first = wire.api_url(self._endpoint, ref, f"/tree/{commit}?recursive=true&expand=false")
         files: list[RemoteFile] = []
-        async for page in self._pages(ref, first, commit=commit):
-            files += parse_tree_page(page)
+        # Closed here and now: a refused page must not leave it to the garbage collector.
+        async with aclosing(self._pages(ref, first, commit=commit)) as pages:
+            async for page in pages:
+                files += parse_tree_page(page)
         return tuple(files)
 
-    async def _pages(self, ref: RepoRef, first: str, *, commit: Commit | None = None) -> AsyncIterator[list[Any]]:
+    async def _pages(self, ref: RepoRef, first: str, *, commit: Commit | None = None) -> AsyncGenerator[list[Any]]:
         """Yield the pages of a listing, which ends however the endpoint behaves."""
         url: str | None = first
         entries = empty = 0

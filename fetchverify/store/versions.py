@@ -137,10 +137,11 @@ class Versions:
             if not os.path.lexists(path):
                 self._disk.link(source, path)
                 return True
+            if os.path.samestat(source.lstat(), path.lstat()):
+                return True  # it is that file already, and only the note of it was lost
             temporary = temporary_name(path.parent)
             self._disk.link(source, temporary)
             self._disk.rename(temporary, path)
-            self._disk.unlink(temporary, missing_ok=True)  # both were names of one file: then nothing moved
         except DiskError:
             return False  # no hard links here, or too many of one file: it is fetched
         return True

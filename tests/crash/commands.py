@@ -27,6 +27,7 @@ from tests.crash.model import File, Tree, seal
 
 REPO = "org/model"
 CACHE_ROOT = "cache/models--org--model"
+VERSIONS_ROOT = f"here/{REPO}"
 BIG, MIDDLE = "weights/big.safetensors", "middle.bin"
 FILES: dict[str, bytes] = {
     "config.json": b'{"architectures": ["LlamaForCausalLM"]}\n',
@@ -39,7 +40,7 @@ FILES: dict[str, bytes] = {
 CHANGED = {"config.json": b'{"architectures": ["Other"]}\n', MIDDLE: Seeded(1100 * KiB, seed="m2").read(0, 1100 * KiB)}
 
 
-Into: TypeAlias = Literal["cache", "folder", "clone"]
+Into: TypeAlias = Literal["cache", "folder", "clone", "versions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,10 @@ class Setting:
     def fix(self) -> list[str]:
         """Return the words of a `fix-cache` of the whole cache."""
         return ["fix-cache", "--endpoint", self.hub.endpoint, "--cache-dir", str(self.place / "cache"), "--json"]
+
+    def sync(self) -> list[str]:
+        """Return the words of a `mirror sync`."""
+        return ["mirror", "sync", str(self.place / "mirror.toml"), "--now", "--json"]
 
     def get_locked(self) -> list[str]:
         """Return the words of a `get` of what a lock file pins."""
@@ -107,6 +112,8 @@ class Case:
     def misled(self, tree: Tree, promise: laws.Promise) -> laws.Problems:
         """Return where a reader could be misled, in the target and in the cache beside it."""
         problems = laws.cache_problems(tree, CACHE_ROOT, promise)
+        if self.into == "versions":
+            return problems + laws.version_problems(tree, VERSIONS_ROOT, promise, FILES)
         if self.into != "cache":
             problems += laws.folder_problems(tree, "here", promise)
         if self.into == "clone":
@@ -115,23 +122,29 @@ class Case:
 
     def unproved(self, tree: Tree, promise: laws.Promise) -> int:
         """Return the bytes that were published without being what was promised."""
-        return laws.newly_unproved_bytes(tree, promise, None if self.into == "cache" else "here")
+        return laws.newly_unproved_bytes(tree, promise, None if self.into == "cache" else self._folder(promise))
+
+    def _folder(self, promise: laws.Promise) -> str:
+        return f"{VERSIONS_ROOT}/{promise.commit}" if self.into == "versions" else "here"
 
     def missing(self, tree: Tree, promise: laws.Promise) -> laws.Problems:
         """Return what a run that ended well owes."""
         if self.into == "cache":
             return laws.missing_from_cache(tree, CACHE_ROOT, promise)
-        return laws.missing_from_folder(tree, "here", promise)
+        return laws.missing_from_folder(tree, self._folder(promise), promise)
 
     def most_to_fetch(self, tree: Tree, promise: laws.Promise, path: str) -> int:
         """Return the bytes of a file that a run may fetch, given what lies there."""
-        spots = [f"{CACHE_ROOT}/blobs/{promise.digest(path).hex}", f"here/{path}"]
+        incoming = f"{VERSIONS_ROOT}/.incoming/{promise.commit}"
+        spots = [f"{CACHE_ROOT}/blobs/{promise.digest(path).hex}", f"{self._folder(promise)}/{path}"]
+        spots.append(f"{incoming}/{path}")
         if any(isinstance(n := tree.get(spot), File) and n.seal == promise.seals[path] for spot in spots):
             return 0
-        return laws.still_to_fetch(tree, _AREAS[self.into], promise, path)
+        area = f"{incoming}/.fetchverify" if self.into == "versions" else _AREAS[self.into]
+        return laws.still_to_fetch(tree, area, promise, path)
 
 
-_AREAS: dict[Into, str] = {
+_AREAS: dict[str, str] = {
     "cache": f"{CACHE_ROOT}/.fetchverify",
     "folder": "here/.fetchverify",
     "clone": "here/.git/fetchverify",
@@ -214,6 +227,24 @@ def pinned(setting: Setting) -> dict[str, frozenset[bytes]]:
     return {}
 
 
+def mirrored_in_cache(setting: Setting) -> dict[str, frozenset[bytes]]:
+    """Prepare a mirror in a cache that holds the commit before."""
+    return _mirrored(setting, "cache", "cache")
+
+
+def mirrored_in_folders(setting: Setting) -> dict[str, frozenset[bytes]]:
+    """Prepare a mirror in folders that holds the commit before."""
+    return _mirrored(setting, "folders", "here")
+
+
+def _mirrored(setting: Setting, layout: str, folder: str) -> dict[str, frozenset[bytes]]:
+    head = f'folder = "{folder}"\nlayout = "{layout}"\nendpoints = ["{setting.hub.endpoint}"]\nconnections = 4\n'
+    (setting.place / "mirror.toml").write_text(f'{head}[[repo]]\nid = "{REPO}"\n')
+    must(setting.sync())
+    setting.hub.world.repo(REPO).commit(CHANGED)
+    return {}
+
+
 def in_cache(setting: Setting) -> dict[str, frozenset[bytes]]:
     """Prepare a cache that holds everything."""
     must(setting.get())
@@ -230,6 +261,8 @@ CASES = {
     "get --to": Case(words=Setting.get_to, prepare=nothing, into="folder"),
     "get --to, out of the cache": Case(words=Setting.get_to, prepare=in_cache, into="folder"),
     "get --to, of a later commit": Case(words=Setting.get_to, prepare=earlier_in_folder, into="folder"),
+    "mirror sync, in a cache": Case(words=Setting.sync, prepare=mirrored_in_cache),
+    "mirror sync, in folders": Case(words=Setting.sync, prepare=mirrored_in_folders, into="versions"),
     "pull": Case(words=Setting.pull, prepare=cloned, into="clone", slow=True),
 }
 

@@ -156,6 +156,28 @@ def _is_after(text: str, mtime_ns: int) -> bool:
         return False
 
 
+def version_problems(tree: Tree, root: str, promise: Promise, earlier: Mapping[str, bytes]) -> Problems:
+    """Return where a reader of a mirror's versioned folders could be misled: a commit that has its name is whole.
+
+    Args:
+        tree: what lies there.
+        root: the repo's folder.
+        promise: of the newest commit.
+        earlier: the files of the one before.
+    """
+    problems: Problems = []
+    commits = {name.split("/")[0] for name, _ in below(tree, root)} - {".incoming", "main"}
+    for commit in commits:
+        files = promise.files if commit == promise.commit else earlier
+        for path, data in files.items():
+            found = tree.get(f"{root}/{commit}/{path}")
+            if not isinstance(found, File) or found.data != data:
+                problems.append(f"a reader of {path} in {commit[:8]} gets other bytes than were promised")
+    if f"{root}/main" in tree and not isinstance(leads_to(tree, f"{root}/main"), Dir):
+        problems.append("the link of a revision leads nowhere")
+    return problems
+
+
 def missing_from_folder(tree: Tree, root: str, promise: Promise) -> Problems:
     """Return what a finished run owes: every file, under its own name."""
     return [

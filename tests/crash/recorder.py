@@ -193,7 +193,7 @@ class RecordingDisk(Disk):
 
 def use(monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
     """Make every command of this process write through `disk`."""
-    for found in pkgutil.iter_modules(commands.__path__, "fetchverify.commands."):
+    for found in pkgutil.walk_packages(commands.__path__, "fetchverify.commands."):
         module = importlib.import_module(found.name)
         if getattr(module, "Disk", None) is Disk:
             monkeypatch.setattr(module, "Disk", lambda: disk)

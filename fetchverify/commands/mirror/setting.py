@@ -9,6 +9,7 @@ from pathlib import Path
 from fetchverify.core.mirrorconfig import TEMPLATE, MirrorConfig, Problem, parse
 from fetchverify.errors import UsageError
 from fetchverify.store.disk import Disk
+from fetchverify.store.diskerrors import failing_disk
 from fetchverify.store.mirrorbook import MirrorBook
 
 DEFAULT = Path("mirror.toml")
@@ -50,11 +51,14 @@ def load(path: Path) -> Setting:
 
     Raises:
         UsageError: it cannot be read, or is not valid.
+        DiskError: the disk that it lies on fails.
     """
     try:
         with path.open("rb") as file:
             text = file.read(_MOST).decode()
     except (OSError, UnicodeDecodeError) as error:
+        if (failing := failing_disk(error)) is not None:
+            raise failing from error
         why = getattr(error, "strerror", None) or "it is not text"
         raise UsageError(f"cannot read `{path}`: {why}", hint="`fetchverify mirror init` writes one") from error
     config, problems = parse(text)

@@ -90,12 +90,14 @@ class Case:
         prepare: makes what lies there before; returns the bytes that a reader may see besides those promised.
         into: which layout's laws hold.
         slow: it has to wait for clocks; fewer re-runs are made.
+        ends: exit codes with which it may end on a disk that died in its midst.
     """
 
     words: Callable[[Setting], list[str]]
     prepare: Callable[[Setting], dict[str, frozenset[bytes]]]
     into: Into = "cache"
     slow: bool = False
+    ends: frozenset[int] = frozenset({5})
 
     def promise(self, setting: Setting, before: dict[str, frozenset[bytes]]) -> laws.Promise:
         """Return what the Hub promises at its branch `main`."""
@@ -256,14 +258,18 @@ CASES = {
     "get, resumed": Case(words=Setting.get, prepare=partly),
     "get, of a later commit": Case(words=Setting.get, prepare=earlier_in_cache),
     "get, over rotten blobs": Case(words=Setting.get, prepare=rotten),
-    "fix-cache": Case(words=Setting.fix, prepare=rotten),
+    # Its second look may be what finds the disk dead: damage is left, then.
+    "fix-cache": Case(words=Setting.fix, prepare=rotten, ends=frozenset({1, 5})),
     "get --locked": Case(words=Setting.get_locked, prepare=pinned),
     "get --to": Case(words=Setting.get_to, prepare=nothing, into="folder"),
     "get --to, out of the cache": Case(words=Setting.get_to, prepare=in_cache, into="folder"),
     "get --to, of a later commit": Case(words=Setting.get_to, prepare=earlier_in_folder, into="folder"),
-    "mirror sync, in a cache": Case(words=Setting.sync, prepare=mirrored_in_cache),
-    "mirror sync, in folders": Case(words=Setting.sync, prepare=mirrored_in_folders, into="versions"),
-    "pull": Case(words=Setting.pull, prepare=cloned, into="clone", slow=True),
+    "mirror sync, in a cache": Case(words=Setting.sync, prepare=mirrored_in_cache, ends=frozenset({1, 5})),
+    "mirror sync, in folders": Case(
+        words=Setting.sync, prepare=mirrored_in_folders, into="versions", ends=frozenset({1, 5})
+    ),
+    # Git is asked first: to it, what cannot be read is no clone.
+    "pull": Case(words=Setting.pull, prepare=cloned, into="clone", slow=True, ends=frozenset({2, 5})),
 }
 
 # --- running

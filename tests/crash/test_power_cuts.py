@@ -91,7 +91,7 @@ def try_one(setting: Setting, kind: str, case: Case, name: str, rng: random.Rand
             assert [] == problems, (name, when, code)
             if code == 0:
                 return
-            if code != 5 and (code, case.into) != (2, "clone"):  # git was asked first: to it, that is no clone
+            if code not in case.ends:
                 pytest.fail(f"`{name}` ended with exit code {code}, {when}")
         hub.clear_faults()
         must(case.words(here))

@@ -107,7 +107,7 @@ def test_a_second_signal_quits_at_once_and_loses_no_block(
 @pytest.mark.parametrize("kind", ["api", "tree", "resolve", "cdn"])
 def test_ctrl_c_at_any_stage_is_no_traceback(hub: MockHub, tmp_path: Path, kind: str) -> None:
     """While the run asks for the revision, the listing, the address, the bytes: on a Hub that does not answer."""
-    hub.fault(Delay(seconds=5), route=kind)
+    hub.fault(Delay(seconds=14), route=kind)
     process = start(hub, tmp_path)
     until = time.monotonic() + 30
     while not any(record.kind == kind for record in hub.ledger.requests()):
@@ -119,7 +119,7 @@ def test_ctrl_c_at_any_stage_is_no_traceback(hub: MockHub, tmp_path: Path, kind:
     _, err = process.communicate(timeout=20)
     assert ("Traceback" in err, process.returncode) == (False, 130)
     assert err.endswith("hint: run the same command again to go on\n")
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 13
 
 
 def test_a_signal_while_it_waits_for_another_run_ends_the_wait(hub: MockHub, tmp_path: Path) -> None:

@@ -15,13 +15,20 @@ _TRIAL_S = 1.0  # for how long an addition is measured: requests that end togeth
 _ROUND_TRIPS_TO_SPEED = 6  # of a new connection: its handshake, its request, and its slow start
 _PER_LINE_KEPT = 0.6  # of a line's rate before the doubling: less says that the line, not its number, is the limit
 _TOTAL_GAINED = 1.05  # what a later addition has to bring to stay
-# A request should last so long that the silence of one round trip before its first byte costs little of it.
+# A request should last so long that the silence of one round trip before its first byte costs little of it; where the
+# next one is sent that much before its end, so long that few of them are two at a time.
 _MOST_SILENCE = 0.03
+_MOST_OVERLAP = 0.125
 # A connection is given up where it is this much slower than the others and would need this long to end.
 _FAR_BELOW = 0.25
 _PATIENCE_S = 2.0
 # For how long a number of connections is left alone that the server refused.
 _REFUSED_S = 60.0
+# In round trips: how early the next request is tried where a server limits their number, and what teaches how early.
+_MOST_REACH = 8.0
+_REACH_GAINED = 0.5
+_REACH_KEPT = 0.7
+_SHORT_LINE_S = 0.005  # round trip; below it a request waits for its server no longer than for the threads here
 
 
 def first_connections(round_trip_s: float, most: int) -> int:
@@ -30,11 +37,20 @@ def first_connections(round_trip_s: float, most: int) -> int:
     On a short line one may saturate a core with TLS and hashing, and more only share it; on a long one each needs
     many round trips to come to speed, and finding out how many are too many costs more than they do.
     """
-    wanted = 1 if round_trip_s < 0.002 else 2 if round_trip_s < 0.005 else 4 if round_trip_s < 0.02 else 16
+    wanted = 1 if round_trip_s < 0.002 else 2 if round_trip_s < _SHORT_LINE_S else 4 if round_trip_s < 0.02 else 16
     return max(1, min(wanted, most))
 
 
-def segment_blocks(round_trip_s: float, line_rate: float, block_size: int, left: float, lines: float) -> int:
+def segment_blocks(
+    round_trip_s: float,
+    line_rate: float,
+    block_size: int,
+    left: float,
+    lines: float,
+    *,
+    under_way: int = 0,
+    overlap: bool = False,
+) -> int:
     """Return how many neighbouring blocks one request should span, at least 1.
 
     Args:
@@ -43,9 +59,27 @@ def segment_blocks(round_trip_s: float, line_rate: float, block_size: int, left:
         block_size: bytes.
         left: blocks of the file that did not come yet, those that were asked for among them.
         lines: connections that work on this file; towards its end each gets its share, so that all end together.
+        under_way: requests for this file; the first ones differ in length, lest all connections ask anew at once.
+        overlap: the next one is sent before the last bytes of this one arrived (`room_before_end`).
     """
-    enough = 2 if line_rate <= 0 else round(round_trip_s * line_rate / _MOST_SILENCE / block_size)
-    return max(1, min(max(2, enough), 8, int(left / lines)))
+    share = _MOST_OVERLAP if overlap else _MOST_SILENCE
+    measured = max(2, round(round_trip_s * line_rate / share / block_size))
+    wanted = 1 + under_way % 4 if line_rate <= 0 else measured
+    return max(1, min(wanted, 8, int(left / lines)))
+
+
+def room_before_end(round_trip_s: float, most: int, reach: float = 1.0) -> float:
+    """Return how many seconds before its end a request makes room for the next one, 0 for not at all.
+
+    In its last round trip all that is left of it is on its way already: the server is done with it, and what it sends
+    to the next request arrives when this one's last bytes did.
+
+    Args:
+        round_trip_s: of the line.
+        most: connections that may be used.
+        reach: round trips before the end at which the server is done with a request (`Flow.reach`).
+    """
+    return round_trip_s * reach if round_trip_s >= _SHORT_LINE_S and most > 1 else 0.0
 
 
 class Flow:
@@ -61,10 +95,14 @@ class Flow:
 
     Attributes:
         target: how many to use now.
+        limited: the server refused more requests than it was answering, not long ago.
+        reach: round trips before the end of a request at which the server takes the next one, as far as is known.
     """
 
     def __init__(self, *, first: int, most: int, now: float, round_trip_s: float) -> None:
         self.target = first
+        self.limited = False
+        self.reach = 1.0
         self._most = most
         self._settle_s = round_trip_s * _ROUND_TRIPS_TO_SPEED
         self._ramping = first < most
@@ -104,13 +142,37 @@ class Flow:
     def trouble(self, now: float) -> int:
         """Return the target after a 429, a 5xx or a timeout: half, or what went well before one was added."""
         if now - self._trouble_at >= _TROUBLE_PAUSE_S:
-            self._trouble_at = self._refused_at = now
             added = self.target > self._previous and not self._ramping
-            self._ceiling = max(1, self.target - 1)
-            self._ramping = False
-            self.target = self._previous = self._previous if added else max(1, self.target // 2)
-            self._measure_after(now)
+            self._lower(now, self._previous if added else self.target // 2, ceiling=self.target - 1)
         return self.target
+
+    def refused(self, now: float, served: int) -> int:
+        """Return the target after a 429 of a server that was answering `served` other requests at that moment.
+
+        A server that limits their number answers as many as it bears, once all asked: that many are used.
+        """
+        since_s = now - self._refused_at
+        if served >= max(1, self.target - 1):
+            self.limited = True
+            self._refused_at, self.reach = now, max(1.0, self.reach * _REACH_KEPT)
+        elif served and self._settle_s <= since_s < _TROUBLE_PAUSE_S:
+            self.limited = True
+            self._lower(now, served, ceiling=served)
+        else:
+            self.trouble(now)  # the first of many: the others' answers are on their way
+        return self.target
+
+    def served(self) -> None:
+        """Note that a request was answered whole: where their number is limited, the next may be sent a bit earlier."""
+        if self.limited:
+            self.reach = min(_MOST_REACH, self.reach + _REACH_GAINED)
+
+    def _lower(self, now: float, target: int, *, ceiling: int) -> None:
+        self._trouble_at = self._refused_at = now
+        self._ceiling = max(1, ceiling)
+        self._ramping = False
+        self.target = self._previous = max(1, target)
+        self._measure_after(now)
 
     @property
     def _window_s(self) -> float:
@@ -134,7 +196,10 @@ class Flow:
 
     def _probe(self, total: float, now: float) -> None:
         """Keep an addition that brought something and try one more at once; take back one that did not."""
-        most = self._most if now - self._refused_at >= _REFUSED_S else min(self._most, self._ceiling)
+        if now - self._refused_at >= _REFUSED_S:
+            most, self.limited, self.reach = self._most, False, 1.0
+        else:
+            most = min(self._most, self._ceiling)
         if self.target > self._previous and total < self._before * _TOTAL_GAINED:
             self.target = self._previous
         else:

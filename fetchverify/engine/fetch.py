@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import xxhash
@@ -40,9 +41,19 @@ class Segment:
         received: bytes that came for it.
         dropped: its connection was given up; what is missing is asked for elsewhere.
         body: what its thread reads from, while it does.
+        room_s: seconds before its end at which `make_room` is called, from its thread; 0 for never.
     """
 
-    def __init__(self, indexes: tuple[int, ...], tiling: Tiling, *, start: int, whole: bool) -> None:
+    def __init__(
+        self,
+        indexes: tuple[int, ...],
+        tiling: Tiling,
+        *,
+        start: int,
+        whole: bool,
+        room_s: float = 0.0,
+        make_room: Callable[[], object] | None = None,
+    ) -> None:
         self.indexes = list(indexes)
         self._tiling = tiling
         self.size = tiling.block(indexes[-1]).stop - start
@@ -52,6 +63,8 @@ class Segment:
         self.began = time.monotonic()
         self.dropped = False
         self.body: Body | None = None
+        self._room_s = 0.0 if whole else room_s
+        self._make_room = make_room
         self._next = 0
         self._lock = threading.Lock()
 
@@ -69,6 +82,20 @@ class Segment:
     def rest_s(self) -> float:
         """Seconds that the rest will take at this rate."""
         return (self.size - self.received) / max(self.rate, 1.0)
+
+    @property
+    def before_room(self) -> int:
+        """Bytes to read before it makes room for the next request; 0 where it did, or will not."""
+        if self._make_room is None or not self._room_s:
+            return 0
+        return max(0, self.size - self.received - int(self._room_s * self.rate))
+
+    def arrived(self, count: int) -> None:
+        """Note bytes that are on disk; make room where the rest is on its way."""
+        self.received += count
+        if self._make_room is not None and self._room_s and not self.before_room:
+            make_room, self._make_room = self._make_room, None
+            make_room()
 
     def next(self) -> int | None:
         """Return the next block to write; from now on nobody takes it away."""
@@ -187,7 +214,8 @@ def _land_piece(means: Means, download: Download, segment: Segment, work: BlockW
     """Read one buffer, write it, hand it to the hasher; return its length in bytes."""
     buffer = download.hasher.take(work.position)
     into = spare.get() if buffer is None else buffer
-    most = means.pace.piece(min(BUFFER_SIZE, work.block.stop - work.position))
+    wanted = min(BUFFER_SIZE, work.block.stop - work.position)
+    most = means.pace.piece(min(wanted, segment.before_room or wanted))
     try:
         count = body.fill(into[:most])
         piece = into[:count]
@@ -203,8 +231,8 @@ def _land_piece(means: Means, download: Download, segment: Segment, work: BlockW
     elif not download.hasher.offer(work.position, buffer, count):
         means.pool.give(buffer)
     work.position += count
-    segment.received += count
     download.count(count)
+    segment.arrived(count)
     means.pace.spend(count)
     return count
 

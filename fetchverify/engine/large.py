@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -88,7 +90,7 @@ class LargeFile:
                 group.start_soon(self._abort_on_trouble)
                 group.start_soon(self._sync_now_and_then)
                 group.start_soon(self._locate_early)
-                for _ in range(lines):
+                for _ in range(2 * lines):  # a slot may become free while its last holder's bytes still arrive
                     group.start_soon(self._follow_tickets)
                 digest = await anyio.to_thread.run_sync(self.download.hasher.run)
                 # The last block may be hashed before its record is written: let the lines come to their end.
@@ -106,12 +108,12 @@ class LargeFile:
             source: Source | None = None
             began = time.monotonic()
             # First a slot, then the blocks: what waits for a slot must not sit on the blocks that come next.
-            async with self._run.slots:
+            async with self._run.slot() as make_room:
                 supplier = self.choice.next(self._free_bytes(), self._partial.tiling.block_size)
                 indexes = () if supplier is None else self._take(supplier)
                 if supplier is not None and indexes:
                     began = time.monotonic()
-                    failure, source = await self._fetch(self._segment(indexes), supplier)
+                    failure, source = await self._fetch(self._segment(indexes, supplier, make_room), supplier)
                     self._notify()
             if failure is not None and supplier is not None:
                 await self._judge(failure, supplier, source, began)
@@ -122,11 +124,18 @@ class LargeFile:
     def _free_bytes(self) -> int:
         return self._tickets.free * self._partial.tiling.block_size
 
-    def _segment(self, indexes: tuple[int, ...]) -> Segment:
+    def _segment(self, indexes: tuple[int, ...], supplier: Supplier, make_room: Callable[[], None]) -> Segment:
         begun = self.download.works.get(indexes[0])
         tiling = self._partial.tiling
         start = tiling.block(indexes[0]).start if begun is None else begun.position
-        return Segment(indexes, tiling, start=start, whole=self._whole)
+        return Segment(
+            indexes,
+            tiling,
+            start=start,
+            whole=self._whole,
+            room_s=self._run.room_s(supplier),
+            make_room=functools.partial(anyio.from_thread.run_sync, make_room),
+        )
 
     def _take(self, supplier: Supplier) -> tuple[int, ...]:
         """Return the blocks that the next request should span; empty where there is nothing to do for now."""
@@ -134,7 +143,8 @@ class LargeFile:
             return () if self._segments else self._tickets.take(self._partial.tiling.count)
         if self._tickets.free:
             left = self._free_bytes() + sum(segment.size - segment.received for segment in self._segments)
-            most = self._run.segment_blocks(supplier, self._partial.tiling.block_size, left)
+            block_size, under_way = self._partial.tiling.block_size, len(self._segments)
+            most = self._run.segment_blocks(supplier, block_size, left, under_way)
             return self._tickets.take(most, begun=self.download.works)
         return self._take_from_the_slowest()
 

@@ -6,14 +6,15 @@ import itertools
 import random
 import statistics
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
 
 from fetchverify import events
 from fetchverify.core.blocks import MiB
-from fetchverify.core.flow import Flow, first_connections, laggards, segment_blocks
+from fetchverify.core.flow import Flow, first_connections, laggards, room_before_end, segment_blocks
 from fetchverify.core.manifest import Manifest
 from fetchverify.core.retry import PATIENT, Failure, Patience, Reason, Stop, Verdict, decide
 from fetchverify.core.tickets import Tickets
@@ -92,7 +93,8 @@ class Run:
         self.suppliers = Suppliers(self.means, (endpoint, *mirrors), new_client, emit)
         self.auditor = Auditor()
         self.small_slots = anyio.CapacityLimiter(small)
-        self.threads = anyio.CapacityLimiter(options.connections)
+        # Twice as many: the last bytes of one request may arrive beside the first ones of the next.
+        self.threads = anyio.CapacityLimiter(2 * options.connections)
         self.slots = anyio.CapacityLimiter(min(2, options.connections))
         self.active: dict[InOrderHash, Tickets] = {}
         self.segments: set[Segment] = set()
@@ -124,6 +126,28 @@ class Run:
             self._flow = Flow(first=first, most=most, now=anyio.current_time(), round_trip_s=round_trip_s)
             self.slots.total_tokens = first
 
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[Callable[[], None]]:
+        """Hold one of `slots` until the block ends, or until what it yields is called, on the loop."""
+        holder, held = object(), True
+
+        def release() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self.slots.release_on_behalf_of(holder)
+
+        await self.slots.acquire_on_behalf_of(holder)
+        try:
+            yield release
+        finally:
+            release()
+
+    def room_s(self, supplier: Supplier) -> float:
+        """Return how many seconds before its end a request to this supplier makes room for the next."""
+        reach = 1.0 if self._flow is None else self._flow.reach
+        return room_before_end(supplier.means.client.round_trip_s, self.options.connections, reach)
+
     def enter(self, segment: Segment, supplier: Supplier) -> None:
         """Watch a request for a segment."""
         self.segments.add(segment)
@@ -134,6 +158,8 @@ class Run:
         self.segments.discard(segment)
         supplier.leave(segment)
         self._ended += segment.received
+        if self._flow is not None and segment.received == segment.size:
+            self._flow.served()
         if not segment.dropped and segment.received >= MiB:
             self._ended_rates.append(segment.rate)
             if segment.rate >= statistics.median(self._ended_rates) / 2:
@@ -142,14 +168,31 @@ class Run:
     def _received(self) -> int:
         return self._ended + sum(segment.received for segment in self.segments)
 
-    def segment_blocks(self, supplier: Supplier, block_size: int, left: int) -> int:
-        """Return how many blocks the next request to this supplier should span; `left` bytes of its file lack."""
+    def segment_blocks(self, supplier: Supplier, block_size: int, left: int, under_way: int) -> int:
+        """Return how many blocks the next request to this supplier should span.
+
+        Args:
+            supplier: whom to ask.
+            block_size: bytes.
+            left: bytes of the file that lack.
+            under_way: requests for the file.
+        """
+        if self._flow is not None and self._flow.limited:
+            return 1  # the shorter they are, the more of them are on their way while the server takes the next
         rates = [segment.rate for segment in supplier.segments if segment.received]
         line_rate = statistics.median(rates) if rates else 0.0
         # Lines that end where all is asked for already come to the files that still have something to ask for.
         wanting = sum(tickets.free > 0 for tickets in self.active.values())
         lines = self.slots.total_tokens / max(1, wanting)
-        return segment_blocks(supplier.means.client.round_trip_s, line_rate, block_size, left / block_size, lines)
+        return segment_blocks(
+            supplier.means.client.round_trip_s,
+            line_rate,
+            block_size,
+            left / block_size,
+            lines,
+            under_way=under_way,
+            overlap=self.room_s(supplier) > 0,
+        )
 
     async def steer(self) -> None:
         """Add and take away connections as the line answers, and give up those that fall far behind; never ends."""
@@ -185,7 +228,9 @@ class Run:
             self.retries += 1
             crowded = failure.reason is Reason.TIMEOUT or failure.reason is Reason.BAD_STATUS
             if self._flow is not None and crowded and not elsewhere:
-                self.slots.total_tokens = self._flow.trouble(anyio.current_time())
+                now, answered = anyio.current_time(), sum(one.body is not None for one in self.segments)
+                limits = failure.status == 429 and failure.retry_after_s is None
+                self.slots.total_tokens = self._flow.refused(now, answered) if limits else self._flow.trouble(now)
             if failure.status == 429 and not elsewhere:
                 self.small_slots.total_tokens = max(1, self.small_slots.total_tokens // 2)
             wait_s = getattr(verdict, "wait_s", 0.0)

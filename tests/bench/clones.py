@@ -127,7 +127,7 @@ class _Bench:
         env = {**self._env, "GIT_LFS_SKIP_SMUDGE": "1"}
         argv = ["git", "clone", "-q", f"{self._hub.endpoint}/{self._case.repo_id}", str(self._clone)]
         subprocess.run(argv, env=env, check=True, capture_output=True)
-        place.warm(self._work, self._case.size * 3 // 2)
+        place.warm(self._work)
 
     def _run(self, tool: Tool) -> tuple[float, float]:
         env = self._env if tool.preload is None else {**self._env, "LD_PRELOAD": str(tool.preload)}

@@ -37,7 +37,7 @@ def measure(folder: Path, size: int, rounds: int, results: Path, tell: Callable[
             for number in range(rounds):
                 for name, target, preload in random.sample(targets, len(targets)):
                     with tempfile.TemporaryDirectory(prefix="fetchverify-bench-", dir=target) as out:
-                        place.warm(Path(out), size * 3 // 2)
+                        place.warm(Path(out))
                         order = Order(
                             case=case,
                             commit=shelf.commit(case),

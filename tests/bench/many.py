@@ -45,7 +45,7 @@ def measure(folder: Path, counts: list[int], results: Path, tell: Callable[[str]
                 out = work / "out"
                 shutil.rmtree(out, ignore_errors=True)
                 out.mkdir()
-                place.warm(work, 512 * MiB)
+                place.warm(work)
                 order = Order(
                     case=case,
                     commit=shelf.commit(case),

@@ -22,6 +22,7 @@ _INSIDE = "FETCHVERIFY_BENCH_NAMESPACE"
 _CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 _PR_SET_PDEATHSIG = 1
+_LEFT_FREE = 512 * MiB
 
 
 def enter_namespace(arguments: list[str]) -> str:
@@ -73,26 +74,33 @@ def free_ports(*hosts: str) -> list[int]:
     return ports
 
 
-def warm(folder: Path, size: int) -> None:
-    """Write and unlink so many bytes, and let the disk come to rest.
+def warm(folder: Path) -> None:
+    """Fill the free memory with the pages of a sparse file in `folder`, and let the disk come to rest.
 
-    The first use of a page that the host took away costs a virtual machine several times a usual one: whoever ran
-    first after a pause would lose.
+    A page that is free may be the host's: its first use costs a virtual machine ten times a usual one, and which tool
+    pays is chance. What a tool writes takes the place of these pages instead, as on a machine that is up for long.
     """
-    path, piece = folder / "warm", bytes(4 * MiB)
-    with path.open("wb", buffering=0) as file:
-        for _ in range(max(1, min(size, 3 * GiB) // len(piece))):
-            file.write(piece)
-    path.unlink()
+    path = folder / "warm"
+    with path.open("ab") as file:
+        file.truncate(_memory("MemTotal"))
+    buffer = bytearray(4 * MiB)
+    with path.open("rb", buffering=0) as file:
+        while _memory("MemFree") > _LEFT_FREE and file.readinto(buffer):
+            pass
     os.sync()
+
+
+def _memory(name: str) -> int:
+    """Return a line of /proc/meminfo in bytes."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def memory_available() -> int:
     """Return bytes that may be used without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return _memory("MemAvailable")
 
 
 def describe(folder: Path) -> dict[str, str]:

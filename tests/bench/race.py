@@ -242,7 +242,7 @@ def _attempt(heat: Heat, ground: _Ground, number: int) -> Attempt:
     out = ground.work / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    place.warm(ground.work, max(64 * MiB, heat.case.size * 3 // 2))
+    place.warm(ground.work)
     order = Order(
         case=heat.case,
         commit=ground.shelf.commit(heat.case),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from fetchverify.commands.get import GetOptions, run
 from fetchverify.core.report import Report
 from fetchverify.events import ignore
-from mock_server import Cut, Flip, Match, MaxConnections, MiB, MockHub, Rule, Seeded, Trickle, World
+from mock_server import Cut, Delay, Flip, Match, MaxConnections, MiB, MockHub, Rule, Seeded, Trickle, World
 
 pytestmark = pytest.mark.anyio
 
@@ -61,10 +62,33 @@ async def test_connections_that_are_lost_again_and_again(hub: MockHub, tmp_path:
 async def test_a_server_that_allows_four_connections(hub: MockHub, tmp_path: Path) -> None:
     """429 above four: fewer connections, not a failure, and no storm of requests."""
     hub.fault(MaxConnections(limit=4), route="cdn")
+    hub.fault(Delay(seconds=0.02), path="w.bin")
     hub.fault(Trickle(rate=16 * MiB), path="w.bin")
     report = await get(hub, tmp_path, connections=16)
     assert (0, DIGEST) == (report.exit_code, on_disk(report))
     assert len(hub.ledger.requests(status=429)) < 60
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+async def test_a_request_makes_room_for_the_next_before_its_end(hub: MockHub, tmp_path: Path, connections: int) -> None:
+    """On a long line the next request is sent before the last bytes came; never where one connection is asked for."""
+    hub.fault(Delay(seconds=0.1), path="w.bin")
+    hub.fault(Trickle(rate=48 * MiB), path="w.bin")
+    report = await get(hub, tmp_path, connections)
+    assert (0, DIGEST, BIG.size) == (report.exit_code, on_disk(report), report.bytes_fetched)
+    most = most_at_once(hub)
+    assert most == 1 if connections == 1 else connections < most <= 2 * connections
+
+
+def most_at_once(hub: MockHub) -> int:
+    """Return how many requests for bytes were under way at once."""
+    moments = [
+        moment
+        for request in hub.ledger.requests(kind="cdn")
+        if request.method == "GET" and request.t_end is not None
+        for moment in ((request.t_start, 1), (request.t_end, -1))
+    ]
+    return max(accumulate(change for _, change in sorted(moments)))
 
 
 async def test_a_slow_liar_beside_fast_truth(hub: MockHub, tmp_path: Path) -> None:

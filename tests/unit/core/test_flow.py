@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetchverify.core.flow import Flow, first_connections, laggards, segment_blocks
+from fetchverify.core.flow import Flow, first_connections, laggards, room_before_end, segment_blocks
 
 MB = 1_000_000
 
@@ -73,6 +73,39 @@ def test_a_number_that_the_server_refuses_is_not_tried_again_and_again() -> None
     assert [4] * 350 == seen[-350:]
 
 
+def test_a_server_that_limits_requests_says_by_its_answers_how_many_it_bears() -> None:
+    """Sixteen asked, four are answered: four it is, a third of a second later, and not eight, four, two."""
+    flow = Flow(first=16, most=16, now=0.0, round_trip_s=0.05)
+    assert 8 == flow.refused(10.0, served=1), "the others' answers may be on their way"
+    assert 8 == flow.refused(10.1, served=4)
+    assert 4 == flow.refused(10.5, served=4)
+    assert flow.limited
+    assert [4, 4] == [flow.refused(11.0, served=4), flow.refused(13.0, served=3)], "it refuses what comes too early"
+    assert 2 == flow.trouble(20.0), "a timeout is none of that"
+
+
+def test_where_requests_are_limited_the_next_is_sent_ever_earlier_until_it_is_refused() -> None:
+    flow = Flow(first=4, most=4, now=0.0, round_trip_s=0.05)
+    flow.served()
+    assert 1.0 == flow.reach, "nobody limits anything"
+    flow.refused(1.0, served=4)
+    for _ in range(100):
+        flow.served()
+    most = flow.reach
+    assert most > 4.0
+    flow.refused(2.0, served=4)
+    assert 1.0 <= flow.reach < most
+    run(flow, lambda lines: lines * 25 * MB, 80.0, start=2.0)
+    assert (False, 1.0) == (flow.limited, flow.reach), "a minute without a refusal: perhaps it has more room now"
+
+
+def test_a_request_makes_room_a_round_trip_before_its_end_where_that_helps() -> None:
+    assert 0.05 == room_before_end(0.05, 16)
+    assert 0.2 == room_before_end(0.05, 16, reach=4.0)
+    assert 0.0 == room_before_end(0.0005, 16), "on loopback there is nothing to win"
+    assert 0.0 == room_before_end(0.05, 1), "who asks for one connection gets one"
+
+
 @given(st.integers(1, 64), st.lists(st.tuples(st.floats(0, 5), st.integers(0, 10**10), st.booleans()), max_size=80))
 def test_the_target_stays_between_one_and_the_most(most: int, steps: list[tuple[float, int, bool]]) -> None:
     flow, now, received = Flow(first=first_connections(0.05, most), most=most, now=0.0, round_trip_s=0.0), 0.0, 0
@@ -88,6 +121,12 @@ def test_requests_span_more_where_a_round_trip_costs_more() -> None:
     assert 5 == segment_blocks(0.05, 25 * MB, mib8, left=400, lines=16)
     assert 1 == segment_blocks(0.05, 25 * MB, mib8, left=20, lines=16)
     assert 8 == segment_blocks(0.3, 100 * MB, mib8, left=4000, lines=16)
+    assert 2 == segment_blocks(0.05, 25 * MB, mib8, left=400, lines=16, overlap=True), "nothing is silent"
+
+
+def test_the_first_requests_differ_in_length() -> None:
+    """Sixteen that end together leave the line silent together."""
+    assert [1, 2, 3, 4, 1] == [segment_blocks(0.05, 0.0, 8 << 20, 400, 16, under_way=n) for n in range(5)]
 
 
 def test_only_the_far_slower_with_much_left_are_given_up() -> None:

@@ -46,6 +46,9 @@ class Seen:
     obstacle: str | None = None
 
 
+NOTHING = Seen()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
     """Published and right; hashed once first where `proved` is False."""
@@ -164,11 +167,11 @@ def plan_fetch(
     refusals: list[Refuse] = []
     wanted: dict[Digest, list[tuple[RemoteFile, Seen]]] = {}
     for file in files:
-        what = seen.get(file.path, Seen())
+        what = seen.get(file.path, NOTHING)
         published = what.published
         right_size = published is not None and published.size == file.size and published.where not in bad
         # Bytes of another length cannot be the file: not even worth a hash.
-        copies = tuple(
+        copies = what.copies and tuple(
             sorted((c for c in what.copies if c.size == file.size and c.where not in bad), key=lambda c: not c.proved)
         )
         why = what.obstacle or (None if any_name else obstacle(file.path, folder=copies_cost_space))
@@ -182,15 +185,7 @@ def plan_fetch(
             links.append(Link(file=file, copies=copies, replaces=published))
         else:
             wanted.setdefault(file.digest, []).append((file, what))
-    fetches = [
-        Fetch(
-            files=tuple(file for file, _ in group),
-            landed=0 if force else max(what.landed for _, what in group),
-            replaces=tuple(what.published for _, what in group if what.published is not None),
-            reserved=max(what.reserved for _, what in group),
-        )
-        for group in wanted.values()
-    ]
+    fetches = [_fetch(group, force=force) for group in wanted.values()]
     fetches.sort(key=lambda fetch: fetch.size > SMALL_FILE)
     return Plan(
         keeps=tuple(keeps),
@@ -198,4 +193,15 @@ def plan_fetch(
         fetches=tuple(fetches),
         refusals=tuple(refusals),
         copies_cost_space=copies_cost_space,
+    )
+
+
+def _fetch(group: list[tuple[RemoteFile, Seen]], *, force: bool) -> Fetch:
+    if len(group) == 1 and group[0][1] is NOTHING:
+        return Fetch(files=(group[0][0],), landed=0)
+    return Fetch(
+        files=tuple(file for file, _ in group),
+        landed=0 if force else max(what.landed for _, what in group),
+        replaces=tuple(what.published for _, what in group if what.published is not None),
+        reserved=max(what.reserved for _, what in group),
     )

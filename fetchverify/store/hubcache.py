@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fetchverify.core.leftover import Leftover
 from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoKind, RepoPath
-from fetchverify.core.plan import Copy, Seen
+from fetchverify.core.plan import NOTHING, Copy, Seen
 from fetchverify.core.tree import is_commit
 from fetchverify.errors import UntrustedMetadataError
 from fetchverify.store import leftovers, relink, sharedblobs, trees
@@ -28,6 +28,9 @@ def repo_folder_name(kind: RepoKind, repo_id: str) -> str:
     if len(parts) > 2 or not all(trees.is_safe_path(part) and "--" not in part for part in parts):
         raise UntrustedMetadataError(f"`{repo_id}` is not a repo's name")
     return "--".join([f"{kind}s", *parts])
+
+
+_MANY = 1000  # files for which the folder of blobs is listed rather than each of them looked up
 
 
 class HubCache:
@@ -82,14 +85,27 @@ class HubCache:
         unfinished = partial_keys(self.area)
         look = Looker(self.target)
         target = str(self.target)
+        blobs = self._blob_names() if len(files) > _MANY else None
+        shared = sharedblobs.is_there(self.cache_dir)
         seen: dict[RepoPath, Seen] = {}
         for file in files:
             found = look.at(file.path)
-            what = Seen(obstacle=found) if isinstance(found, str) else self._seen(file, f"{target}/{file.path}", found)
-            if file.digest.key in unfinished:
-                what = with_partial(what, self.area, file)
-            seen[file.path] = what
+            if isinstance(found, str):
+                what = Seen(obstacle=found)
+            elif found is not None or blobs is None or file.digest.hex in blobs or shared:
+                what = self._seen(file, f"{target}/{file.path}", found)
+            elif file.digest.key in unfinished:
+                what = NOTHING
+            else:
+                continue  # of 100,000 files that are not here nothing is said
+            seen[file.path] = with_partial(what, self.area, file) if file.digest.key in unfinished else what
         return seen
+
+    def _blob_names(self) -> frozenset[str]:
+        try:
+            return frozenset(os.listdir(self._blobs))  # noqa: PTH208 - names, not paths
+        except OSError:
+            return frozenset()
 
     def _seen(self, file: RemoteFile, path: str, found: os.stat_result | None) -> Seen:
         blob = self._blobs + file.digest.hex

@@ -15,6 +15,7 @@ class Looker:
         self._root = f"{root}/"
         self._longest_name = longest_name
         self._folders: dict[str, str | None] = {}
+        self._absent: set[str] = set() if os.path.lexists(root) else {""}
 
     def at(self, path: str) -> os.stat_result | str | None:
         """Return what has the name (a file or a link), why it cannot be written to, or None where nothing is there."""
@@ -24,6 +25,8 @@ class Looker:
             return why
         if len(path) > 60 and any(len(part.encode()) > self._longest_name for part in path.split("/")):
             return f"`{path}` has a name too long for this folder"
+        if folder in self._absent:
+            return None
         try:
             found = os.lstat(self._root + path)
         except FileNotFoundError:
@@ -39,7 +42,9 @@ class Looker:
             return self._folders[folder]
         parent, slash, _ = folder.rpartition("/")
         why = self._obstacle(parent) if slash else None
-        if why is None:
+        if parent in self._absent:
+            self._absent.add(folder)
+        elif why is None:
             try:
                 mode = os.lstat(self._root + folder).st_mode
                 if stat.S_ISLNK(mode):
@@ -47,7 +52,7 @@ class Looker:
                 elif not stat.S_ISDIR(mode):
                     why = f"`{folder}` is not a folder"
             except FileNotFoundError:
-                pass
+                self._absent.add(folder)
             except OSError as error:
                 why = f"`{folder}` cannot be looked at: {error.strerror}"
         self._folders[folder] = why

@@ -21,6 +21,11 @@ def _store_path(cache_dir: Path, file: RemoteFile) -> str | None:
     return f"{cache_dir}/blobs/{file.xet_hash[:2]}/{file.xet_hash}"
 
 
+def is_there(cache_dir: Path) -> bool:
+    """Return whether the cache has a shared store at all."""
+    return os.path.lexists(f"{cache_dir}/blobs")
+
+
 def find(cache_dir: Path, file: RemoteFile, proofs: Proofs) -> Copy | None:
     """Return the payload under the file's Xet hash, or None where there is none."""
     path = _store_path(cache_dir, file)

@@ -109,7 +109,7 @@ def _failing_disk(error: Exception, voice: Voice) -> int | None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     _open_standard_streams()
-    args = sys.argv[1:] if args is None else args
+    alone, args = args is None, sys.argv[1:] if args is None else args
     voice = Voice(as_json="--json" in args)
     try:
         code = cli.main(args, prog_name="fetchverify", standalone_mode=False, obj=voice)
@@ -132,6 +132,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except OSError:
         silence(sys.stdout)
         code = code or ExitCode.DISK
-    # Nothing is left to be collected: else the interpreter looks for it several times on its way out, for 40 ms.
-    gc.freeze()
+    if alone:
+        # Nothing is left to be collected: else the interpreter looks for it several times on its way out, for 40 ms.
+        gc.freeze()
     sys.exit(int(code or 0))

@@ -30,6 +30,7 @@ from fetchverify.core.verified import Place
 from fetchverify.engine.run import TransferOptions
 from fetchverify.errors import AbsentError, DiskError, ExitCode, FetchverifyError, LockedError
 from fetchverify.store import sharedblobs
+from fetchverify.store.area import Area
 from fetchverify.store.blockmap import load_block_map
 from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache, repo_folder_name
@@ -175,6 +176,8 @@ class _Fix:
     async def _fix(self, verification: Verification, cache_dir: Path, repo: _Repo) -> FixedPlace:
         repair = repo.repair
         name = repo.place.repo_id or repo.folder
+        if not self._options.dry_run and not repair.steps and repair.left:
+            await anyio.to_thread.run_sync(self._ask_the_disk, repo)
         if self._options.dry_run or not repair.steps:
             return _fixed(repo, name, repair.steps, repair.left)
         mender = Mender(self._disk, repo.cache.root, repo.cache.area, name)
@@ -187,7 +190,19 @@ class _Fix:
         left = [(finding, self._why(repo, finding)) for finding in again.place.verdict.of_rank(Rank.DAMAGE)]
         still = {(finding.kind, finding.key) for finding, _ in left}
         done = [step for step in repo.done if (step.kind, step.key) not in still]
+        if left:
+            await anyio.to_thread.run_sync(self._ask_the_disk, repo)
         return _fixed(repo, name, done, left)
+
+    def _ask_the_disk(self, repo: _Repo) -> None:
+        """Raise `DiskError` where what is left is no damage, but a disk that died: to readers the two look alike."""
+        if not repo.cache.area.is_dir():
+            return  # nothing was ever written here
+        try:
+            self._disk.unlink(Area(self._disk, repo.cache.area).stage(b"", sync=True))
+        except DiskError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
 
     def _why(self, repo: _Repo, finding: Finding) -> str:
         for known, why in repo.repair.left:

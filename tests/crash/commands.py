@@ -258,16 +258,13 @@ CASES = {
     "get, resumed": Case(words=Setting.get, prepare=partly),
     "get, of a later commit": Case(words=Setting.get, prepare=earlier_in_cache),
     "get, over rotten blobs": Case(words=Setting.get, prepare=rotten),
-    # Its second look may be what finds the disk dead: damage is left, then.
-    "fix-cache": Case(words=Setting.fix, prepare=rotten, ends=frozenset({1, 5})),
+    "fix-cache": Case(words=Setting.fix, prepare=rotten),
     "get --locked": Case(words=Setting.get_locked, prepare=pinned),
     "get --to": Case(words=Setting.get_to, prepare=nothing, into="folder"),
     "get --to, out of the cache": Case(words=Setting.get_to, prepare=in_cache, into="folder"),
     "get --to, of a later commit": Case(words=Setting.get_to, prepare=earlier_in_folder, into="folder"),
-    "mirror sync, in a cache": Case(words=Setting.sync, prepare=mirrored_in_cache, ends=frozenset({1, 5})),
-    "mirror sync, in folders": Case(
-        words=Setting.sync, prepare=mirrored_in_folders, into="versions", ends=frozenset({1, 5})
-    ),
+    "mirror sync, in a cache": Case(words=Setting.sync, prepare=mirrored_in_cache),
+    "mirror sync, in folders": Case(words=Setting.sync, prepare=mirrored_in_folders, into="versions"),
     # Git is asked first: to it, what cannot be read is no clone.
     "pull": Case(words=Setting.pull, prepare=cloned, into="clone", slow=True, ends=frozenset({2, 5})),
 }

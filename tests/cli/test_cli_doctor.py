@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.models.folders import copy
-from tests.unit.diagnosis.test_diagnosis_folders import clear, drop, rewrite
+from tests.unit.diagnosis.damages import clear, drop, rewrite
 from tests.unit.formats.damage import POINTER
 
 

@@ -1,6 +1,6 @@
 """Writes the folders beside this file with the real libraries; commit what it writes.
 
-    pip install torch transformers peft diffusers gguf deepspeed && python tests/models/make.py
+    pip install torch transformers peft diffusers gguf deepspeed torchtune "torchao<0.10" && python tests/models/make.py
 
 Everything is tiny: a Llama of two layers, 32 words, 16 wide.
 """
@@ -119,6 +119,73 @@ def meta() -> None:
                 for short in ("attention_norm", "ffn_norm"):
                     weights[f"layers.{layer}.{short}.weight"] = torch.randn(WIDE)
             torch.save({k: v.bfloat16() for k, v in weights.items()}, folder / f"consolidated.{part:02}.pth")
+
+
+def llama_stack() -> None:
+    """What Llama-Stack's torchtune recipe leaves after an epoch; names and keys are torchtune's own.
+
+    Source: llama-stack 0.2 `post_training/torchtune/common/checkpointer.py`, both values of `checkpoint_format`.
+    """
+    from safetensors.torch import save_file
+    from torchtune.models import convert_weights
+    from torchtune.models.llama3_2._component_builders import lora_llama3_2
+    from torchtune.modules.peft import get_adapter_state_dict, get_merged_lora_ckpt
+
+    torch.manual_seed(0)
+    modules = ["q_proj", "v_proj"]
+    model = lora_llama3_2(
+        modules,
+        vocab_size=VOCAB,
+        num_layers=LAYERS,
+        num_heads=4,
+        num_kv_heads=2,
+        embed_dim=WIDE,
+        max_seq_len=64,
+        intermediate_dim=24,
+        lora_rank=4,
+        lora_alpha=8,
+    ).to(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if "lora_b" in name:
+            torch.nn.init.normal_(parameter)
+    tuned = get_adapter_state_dict(model.state_dict())
+    merged = get_merged_lora_ckpt(dict(model.state_dict()), rank=4, alpha=8)
+    merged["output.weight"] = merged["tok_embeddings.weight"]
+
+    for fixture, name, alone in (
+        ("llama-stack-meta", "Llama3.2-1B-Instruct-sft-0", False),
+        ("llama-stack-meta-alone", "Llama3.2-1B-Instruct-sft-1", True),
+    ):
+        folder = HERE / fixture / name
+        folder.mkdir(parents=True)
+        for each in ("params.json", "tokenizer.model"):
+            shutil.copy(HERE / "meta" / each, folder)
+        torch.save(convert_weights.tune_to_meta(dict(merged)), folder / "consolidated.00.pth")
+        if not alone:
+            (folder / "adapter").mkdir()
+            torch.save(tuned, folder / "adapter" / "adapter.pth")
+        _log(folder)
+
+    folder = HERE / "llama-stack-hf" / "meta-llama" / "Llama-3.2-1B-Instruct-sft-0"
+    (folder / "adapter").mkdir(parents=True)
+    torch.save(tuned, folder / "adapter_model.pt")
+    renamed = convert_weights.tune_to_peft_adapter_weights(dict(tuned), num_heads=4, num_kv_heads=2, dim=WIDE)
+    save_file(renamed, folder / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    told = {"r": 4, "lora_alpha": 8, "target_modules": modules, "peft_type": "LORA"}
+    told = convert_weights.tune_to_peft_adapter_config(told, base_model_name_or_path=None)
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(told))
+    # All of the base but its weights.
+    for each in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(HERE / "hf-tied" / each, folder)
+    (folder / "original").mkdir()
+    for each in ("params.json", "tokenizer.model"):
+        shutil.copy(HERE / "meta" / each, folder / "original")
+    _log(folder)
+
+
+def _log(folder: Path) -> None:
+    (folder / "log").mkdir()
+    (folder / "log" / "log_1740530605.txt").write_text("Step 1 | loss:2.5 lr:0.0001 grad_norm:0.5 \n")
 
 
 def diffusion() -> None:
@@ -241,6 +308,7 @@ if __name__ == "__main__":
     transformers_folders()
     adapter()
     meta()
+    llama_stack()
     diffusion()
     gguf_files()
     distributed()

@@ -164,9 +164,17 @@ RULES: dict[str, Rule] = {
     ),
     "FV211": Rule(E, "the adapter's weights are missing", "there is nothing to load", "get them: `{get}`"),
     "FV212": Rule(
-        E, "a part of Meta's checkpoint is missing", "each part holds a slice of every tensor", "get it: `{get}`"
+        E,
+        "a part of Meta's checkpoint is missing",
+        "each part holds a slice of every tensor",
+        "get it: `{get}`; of a training of your own, copy it from where it was saved",
     ),
-    "FV213": Rule(E, "params.json is missing", "Meta's loader reads the model's sizes from it", "get it: `{get}`"),
+    "FV213": Rule(
+        E,
+        "params.json is missing",
+        "Meta's loader reads the model's sizes from it",
+        "get it: `{get}`; of a training of your own, copy it from its base",
+    ),
     "FV214": Rule(
         E,
         "a component of the pipeline is missing",
@@ -200,6 +208,30 @@ RULES: dict[str, Rule] = {
         "A fine-tuned checkpoint is saved in HF's form with config.json and tokenizer of the base. A download of the "
         "original layout has neither, so the save at the end of a long training fails. Get the base in HF's layout "
         "before you begin, in a folder of its own.",
+    ),
+    "FV220": Rule(
+        I,
+        "Llama-Stack's checkpoint in Meta's form",
+        "it is the whole model under Meta's names, and there is no config.json: transformers cannot load it",
+        "load it with Llama-Stack; for transformers convert it with transformers' own "
+        "`convert_llama_weights_to_hf.py`, and take config and tokenizer from its base: `{get}`",
+        "With `checkpoint_format: meta` Llama-Stack writes the model with the adapter merged into it, and the adapter "
+        "in torchtune's form beside it.",
+    ),
+    "FV221": Rule(
+        I,
+        "Llama-Stack's checkpoint in HF's form: an adapter alone",
+        "Llama-Stack writes no weights of the model in this form; the files around the adapter are its base's",
+        "load its base, and the folder `adapter` with PEFT; get the base: `{get}`",
+        "With `checkpoint_format: huggingface` Llama-Stack reads config.json from the folder above the base's "
+        "`original`. A base downloaded in Meta's layout alone has none, and the save at the end of the training "
+        "fails. Get the base in HF's layout before you begin: `fetchverify get REPO_ID --layout hf`.",
+    ),
+    "FV222": Rule(
+        E,
+        "Llama-Stack's adapter in PEFT's form is missing",
+        "PEFT loads the folder `adapter`; `adapter_model.pt` holds the same numbers under torchtune's names",
+        "copy `adapter` from where it was saved",
     ),
     # --- tensors
     "FV301": Rule(

@@ -18,7 +18,7 @@ _MEMBERS_SHOWN = 4
 
 def judge_folder(folder: FolderSeen, found: tuple[str, ...]) -> Iterator[Finding]:
     """Yield what is wrong with a folder of these layouts."""
-    if layouts.META in found and layouts.HF in found:
+    if {layouts.META, layouts.STACK_META} & {*found} and layouts.HF in found:
         yield finding("FV218", folder.path, "config.json and consolidated.*.pth lie side by side", origin=folder.origin)
     for layout in found:
         rules = _RULES.get(layout)
@@ -238,6 +238,9 @@ def _peft(folder: FolderSeen) -> Iterator[Finding]:
 
 # --- Meta
 
+# What a save in HF's form takes along from the base.
+_FOR_HF = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
 
 def _meta(folder: FolderSeen) -> Iterator[Finding]:
     parts = {int(found[1]): name for name in folder.files if (found := META_PART.fullmatch(name))}
@@ -260,11 +263,16 @@ def _meta(folder: FolderSeen) -> Iterator[Finding]:
     wanted = params.get("n_layers") if params else None
     if type(wanted) is int and layers and max(layers) + 1 < min(wanted, 10_000):
         yield finding("FV304", folder.path, f"{len(layers)} layers, params.json says {wanted}", origin=folder.origin)
+
+
+def _meta_alone(folder: FolderSeen) -> Iterator[Finding]:
+    """Yield what is wrong with a folder in Meta's layout, and what a save in HF's form would lack."""
+    yield from _meta(folder)
     if "config.json" not in folder.files and layouts.HF not in layouts.recognise(folder):
-        seen = (
-            f"{len(parts)} of Meta's parts, no config.json; a fine-tuned model cannot be saved in HF's form from here"
-        )
-        yield finding("FV219", folder.path, seen, origin=folder.origin)
+        parts = sum(META_PART.fullmatch(name) is not None for name in folder.files)
+        lacking = [name for name in _FOR_HF if name not in folder.files]
+        seen = f"{parts} of Meta's parts, no {', '.join(lacking)}; a fine-tuned model cannot be saved in HF's form"
+        yield finding("FV219", folder.path, f"{seen} from here", origin=folder.origin)
 
 
 def _parallel(folder: FolderSeen, parts: dict[int, str], params: dict[str, object] | None) -> int:
@@ -330,7 +338,8 @@ def _alone(folder: FolderSeen) -> Iterator[Finding]:
 _RULES: dict[str, Callable[[FolderSeen], Iterator[Finding]]] = {
     layouts.HF: _hf,
     layouts.PEFT: _peft,
-    layouts.META: _meta,
+    layouts.META: _meta_alone,
+    layouts.STACK_META: _meta,
     layouts.COMPONENT: _component,
     layouts.GGUF: _gguf,
     layouts.WEIGHTS: _alone,

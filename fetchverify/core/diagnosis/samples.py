@@ -22,11 +22,11 @@ _EXPONENTS = {
     "F32": (4, 0x7F800000, 0x00800000, 0x80000000),
     "F64": (8, 0x7FF0 << 48, 0x0010 << 48, 0x8000 << 48),
 }
-_LORA_B = re.compile(r"lora_(?:embedding_)?B\b")
+_LORA_B = re.compile(r"lora_(?:embedding_)?[Bb]\b")
 # What may be zero, or infinite: what begins at zero, and masks. Some norms are stored as a distance from one.
 # RoBERTa's token types are zeros, for want of any in fairseq.
 _EXEMPT = re.compile(
-    r"bias|norm|ln_|lora_(?:embedding_)?B\b|mask|zero_conv|\.gate\.|scale|running_|position|rotary|router|token_type"
+    r"bias|norm|ln_|lora_(?:embedding_)?[Bb]\b|mask|zero_conv|\.gate\.|scale|running_|position|rotary|router|token_type"
     r"|\b(?:gamma|beta)\b"
 )
 # A matrix smaller than this may be zero for reasons of its own.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fetchverify.core.diagnosis import layouts
 from fetchverify.core.diagnosis.codes import finding
 from fetchverify.core.diagnosis.facts import FileSeen
 from fetchverify.core.diagnosis.filerules import judge_file
-from fetchverify.core.diagnosis.findings import Finding, Origin, Place
+from fetchverify.core.diagnosis.findings import Finding, Origin, Place, Severity
 from fetchverify.core.diagnosis.folderrules import judge_folder
 from fetchverify.core.diagnosis.layouts import FolderSeen
 from fetchverify.core.diagnosis.securityrules import judge_security
+from fetchverify.core.diagnosis.stackrules import judge_stack
 from fetchverify.core.diagnosis.trainrules import judge_zero
 
 
@@ -42,7 +44,8 @@ def recognise_all(folders: Mapping[str, FolderSeen]) -> dict[str, tuple[str, ...
     for path, folder in folders.items():
         parent = path.rpartition("/")[0] or "."
         above = found.get(parent, ()) if path != "." else ()
-        one = layouts.recognise(folder, above)
+        adapter = folders.get(folder.at("adapter"))
+        one = layouts.recognise(folder, above, adapter.files.keys() if adapter is not None else ())
         if one:
             found[path] = one
     return found
@@ -58,6 +61,8 @@ def judge_tree(files: Iterable[FileSeen], origin: Origin) -> tuple[tuple[Place, 
         findings += judge_folder(folders[path], names)
         if layouts.DIFFUSERS in names:
             findings += _pipeline(folders[path], folders)
+        if {layouts.STACK_META, layouts.STACK_ADAPTER} & {*names}:
+            findings += judge_stack(folders[path], folders.get(folders[path].at("adapter")), names)
         if layouts.ZERO in names:
             steps = [
                 folders[folders[path].at(name)]
@@ -65,6 +70,7 @@ def judge_tree(files: Iterable[FileSeen], origin: Origin) -> tuple[tuple[Place, 
                 if layouts.STEP.fullmatch(name)
             ]
             findings += judge_zero(folders[path], steps) if steps else judge_zero_alone(folders[path])
+    findings = [_beside_original(one, folders, found) for one in findings]
     findings += _still_here(findings, folders, found, origin)
     if not found and files:
         findings.append(finding("FV217", ".", f"{len(files):,} files, none of them a model's"))
@@ -78,6 +84,17 @@ def judge_zero_alone(folder: FolderSeen) -> Iterator[Finding]:
     for one in judge_zero(folder, [folder]):
         if one.code != "FV405":
             yield one
+
+
+def _beside_original(one: Finding, folders: Mapping[str, FolderSeen], found: Mapping[str, tuple[str, ...]]) -> Finding:
+    """Return the finding, milder where the weights that HF's layout lacks lie beside it in Meta's.
+
+    A base so downloaded is what torchtune and Llama-Stack train from.
+    """
+    place = folders[one.path].at("original") if one.code == "FV202" else ""
+    if layouts.META not in found.get(place, ()):
+        return one
+    return replace(one, severity=Severity.WARNING, seen=f"{one.seen}; Meta's form of them lies in `{place}`")
 
 
 def _still_here(

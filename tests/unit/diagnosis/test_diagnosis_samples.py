@@ -16,7 +16,8 @@ from fetchverify.core.diagnosis.samples import blocks_of, is_wild, order
 from fetchverify.engine.examine import examine
 from fetchverify.store.reading import entries
 from tests.models.folders import copy
-from tests.unit.diagnosis.test_diagnosis_folders import codes, diagnose, header_of
+from tests.unit.diagnosis.damages import header_of
+from tests.unit.diagnosis.test_diagnosis_folders import codes, diagnose
 from tests.unit.formats.damage import entry, pack
 
 MiB = 1 << 20

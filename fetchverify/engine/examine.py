@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fetchverify.core.diagnosis.facts import Content, Entry, FileSeen, Flaw, Sniffed, Trouble
-from fetchverify.core.diagnosis.filerules import judge_file, wrong_content
+from fetchverify.core.diagnosis.filerules import UNREAD, judge_file, wrong_content
 from fetchverify.core.diagnosis.findings import Finding, Origin
 from fetchverify.core.diagnosis.layouts import SHARD
 from fetchverify.core.manifest import Digest
@@ -39,7 +39,7 @@ _NOTHING = Sniffed(content=Content.UNKNOWN)
 
 def examine(path: Path, entry: Entry) -> FileSeen:
     """Return what the file says; whatever is wrong with it is said in the answer."""
-    if entry.trouble in {Trouble.DANGLING, Trouble.UNREADABLE}:
+    if entry.trouble in UNREAD:
         return FileSeen(entry=entry, sniffed=_NOTHING)
     try:
         with FileSource(path) as source:

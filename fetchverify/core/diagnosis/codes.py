@@ -109,7 +109,10 @@ RULES: dict[str, Rule] = {
     ),
     "FV118": Rule(E, "a wrong checksum inside the archive", "bytes changed after the file was written", _AGAIN),
     "FV119": Rule(
-        E, "a file that cannot be read", "the disk or its permissions say no", "check the disk and who may read it"
+        E,
+        "a file that cannot be read",
+        "the disk or its permissions say no, or it is a pipe or a device",
+        "check the disk and who may read it",
     ),
     "FV120": Rule(E, "a link that leads nowhere", "the cache's blob, or the file it was linked to, is gone", _AGAIN),
     "FV121": Rule(E, "a JSON file that cannot be read", "loaders stop at it", _AGAIN),
@@ -191,7 +194,7 @@ RULES: dict[str, Rule] = {
     "FV217": Rule(
         W,
         "no known layout",
-        "no rule says what belongs in this folder; each file was looked at alone",
+        "no rule says what belongs here; each file was looked at alone",
         "name the folder that holds the model",
     ),
     "FV218": Rule(

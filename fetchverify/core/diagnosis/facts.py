@@ -129,7 +129,9 @@ class Trouble(Enum):
 
     DANGLING = "dangling"
     OUTSIDE = "outside"
+    FOLDER_OUTSIDE = "folder outside"
     UNREADABLE = "unreadable"
+    LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,7 @@ class Entry:
     Attributes:
         size: bytes of the content; 0 where it cannot be looked at.
         executable: its mode says that it may be run.
-        detail: of a trouble, what the system says or where the link leads.
+        detail: of a trouble, what the system says or where the link leads; of what was left out, a phrase for it.
     """
 
     path: str

@@ -13,7 +13,7 @@ from fetchverify.core.diagnosis.findings import Origin
 # Layouts as people read them.
 HF, PEFT, META, DIFFUSERS, GGUF = "transformers", "PEFT adapter", "Meta", "diffusers", "GGUF"
 DCP, ZERO, VERL, WEIGHTS = "distributed checkpoint", "DeepSpeed ZeRO", "verl", "weights alone"
-TOKENIZER, COMPONENT = "tokenizer", "diffusers component"
+TOKENIZER, COMPONENT, ONE_FILE = "tokenizer", "diffusers component", "one file"
 STACK_META, STACK_ADAPTER = "Llama-Stack in Meta's form", "Llama-Stack in HF's form, an adapter alone"
 
 SHARD = re.compile(

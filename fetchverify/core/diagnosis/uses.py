@@ -35,7 +35,7 @@ def judge_use(
         findings: what was found wrong.
     """
     places = tuple(places)
-    here = {place.layout for place in places if place.path == "."}
+    here = {place.layout for place in places if place.path == "." or place.layout == layouts.ONE_FILE}
     lacks = []
     if _WANTED[use] not in here:
         found = ", ".join(sorted(here)) or "no known layout"

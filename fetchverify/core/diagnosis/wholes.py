@@ -18,6 +18,8 @@ from fetchverify.core.diagnosis.securityrules import judge_security
 from fetchverify.core.diagnosis.stackrules import judge_stack
 from fetchverify.core.diagnosis.trainrules import judge_zero
 
+_EMPTY = "there is no file in it"
+
 
 def folders_of(files: Iterable[FileSeen], origin: Origin) -> dict[str, FolderSeen]:
     """Return the folders of a tree by their paths, `.` first."""
@@ -72,8 +74,9 @@ def judge_tree(files: Iterable[FileSeen], origin: Origin) -> tuple[tuple[Place, 
             findings += judge_zero(folders[path], steps) if steps else judge_zero_alone(folders[path])
     findings = [_beside_original(one, folders, found) for one in findings]
     findings += _still_here(findings, folders, found, origin)
-    if not found and files:
-        findings.append(finding("FV217", ".", f"{len(files):,} files, none of them a model's"))
+    if not found:
+        seen = f"{len(files):,} file{'s' if len(files) != 1 else ''}, none of a model" if files else _EMPTY
+        findings.append(finding("FV217", ".", seen))
     findings += judge_security(files)
     places = tuple(Place(path=path, layout=name) for path, names in found.items() for name in names)
     return places, tuple(findings)

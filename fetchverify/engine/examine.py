@@ -98,7 +98,7 @@ def _torch(source: Source, entry: Entry, sniffed: Sniffed, name: str) -> FileSee
         tensors=tensors,
         flaws=found.flaws,
         imports=found.imports,
-        value=_zero(found) if name.endswith("_states.pt") else None,
+        value=_zero(found) if name.endswith("_states.pt") else found.slices or None,
     )
 
 

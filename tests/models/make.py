@@ -293,10 +293,23 @@ def zero() -> None:
 
 
 def verl() -> None:
+    """Each rank saves its part of every DTensor; which process group they came from is not in the file."""
+    import torch.distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
     folder = HERE / "verl"
     folder.mkdir()
     for rank in range(2):
-        torch.save({"w": torch.randn(4, 4)}, folder / f"model_world_size_2_rank_{rank}.pt")
+        torch.distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=2)
+        mesh = init_device_mesh("cpu", (2,))
+        parts = {
+            name: distribute_tensor(value, mesh, [Shard(0) if "norm" not in name else Replicate()], src_data_rank=None)
+            for name, value in llama().state_dict().items()
+        }
+        torch.save(parts, folder / f"model_world_size_2_rank_{rank}.pt")
+        torch.distributed.destroy_process_group()
     config().save_pretrained(folder / "huggingface")
     tokenizer().save_pretrained(folder / "huggingface")
 

@@ -397,7 +397,7 @@ RULES: dict[str, Rule] = {
     ),
     "FV407": Rule(
         E,
-        "the ranks' slices differ in size",
+        "the ranks' slices do not make up whole tensors",
         "they come from different saves, or one was cut short",
         "copy them again from one save",
     ),

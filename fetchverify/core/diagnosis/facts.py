@@ -97,6 +97,19 @@ class Tensor:
         return count
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What a rank's part of a DTensor says of the whole.
+
+    Attributes:
+        shape: of the whole.
+        sides: for each dimension of the mesh, the side along which the whole is cut; None where it is repeated.
+    """
+
+    shape: Shape
+    sides: tuple[int | None, ...]
+
+
 # Bits of one number. Source: safetensors 0.8.0 `tensor.rs`.
 DTYPE_BITS = {
     "F4": 4,
@@ -157,7 +170,8 @@ class FileSeen:
 
     Attributes:
         tensors: None where it has no header that could be read.
-        value: of a JSON file that rules look into, the value; of a file of `torch.save`, numbers that rules ask for.
+        value: of a JSON file that rules look into, the value; of a file of `torch.save`, what rules ask for: of
+            DeepSpeed's ranks some numbers, else a `Slice` for each tensor that is a part of a larger one.
         imports: what a pickle would import.
         dcp: of a `.metadata`, what it says.
     """

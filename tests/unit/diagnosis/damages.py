@@ -203,8 +203,8 @@ STACK_META = "Llama3.2-1B-Instruct-sft-0"
 STACK_HF = "meta-llama/Llama-3.2-1B-Instruct-sft-0"
 
 
-def torch_renamed(path: str, old: bytes, new: bytes) -> Callable[[Path], None]:
-    """Rename tensors in a file of `torch.save`: names of equal length, inside a pickle that is stored as it is."""
+def torch_patched(path: str, old: bytes, new: bytes) -> Callable[[Path], None]:
+    """Change names or sizes in a file of `torch.save`, to others of equal length; what is around them stays whole."""
     assert len(old) == len(new)
 
     def damage(folder: Path) -> None:
@@ -263,7 +263,7 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "Llama-Stack's adapter in torchtune's form lacks its B": (
         "llama-stack-meta",
-        torch_renamed(f"{STACK_META}/adapter/adapter.pth", b"q_proj.lora_b", b"q_proj.lost_b"),
+        torch_patched(f"{STACK_META}/adapter/adapter.pth", b"q_proj.lora_b", b"q_proj.lost_b"),
         "FV311",
     ),
     "Llama-Stack's folder of the adapter is missing": ("llama-stack-hf", gone(f"{STACK_HF}/adapter"), "FV222"),
@@ -324,6 +324,22 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "the last rank is missing": ("zero", gone("global_step2/zero_pp_rank_1*"), "FV406"),
     "slices differ": ("zero", other_slices, "FV407"),
     "verl's rank is missing": ("verl", gone("*rank_0.pt"), "FV409"),
+    "verl's last rank is missing": ("verl", gone("*rank_1.pt"), "FV409"),
+    "a rank of verl's lacks a tensor": (
+        "verl",
+        torch_patched("model_world_size_2_rank_1.pt", b"lm_head.weight", b"lm_lost.weight"),
+        "FV407",
+    ),
+    "a rank of verl's holds a smaller slice": (
+        "verl",
+        torch_patched("model_world_size_2_rank_1.pt", b"K\x10K\x10\x86", b"K\x0fK\x10\x86"),
+        "FV407",
+    ),
+    "a rank of verl's is cut short": (
+        "verl",
+        lambda folder: cut(folder / "model_world_size_2_rank_0.pt", 900),
+        "FV108",
+    ),
     "the head is gone": ("hf", model()(drop("lm_head")), "FV301"),
     "a layer lacks a tensor": ("hf", model()(drop(r"layers.1.*up_proj")), "FV303"),
     "a layer is gone": ("hf", model()(drop(r"layers.1\.")), "FV304"),

@@ -110,7 +110,7 @@ def _placements(folder: FolderSeen, world: int) -> Iterator[Finding]:
     """Yield that the ranks of a world, which are all there, do not make up whole tensors: names, shapes, places."""
     names = [f"model_world_size_{world}_rank_{rank}.pt" for rank in range(world)]
     told = [folder.files[name] for name in names if name in folder.files]
-    if len(told) != world or any(seen.tensors is None for seen in told):
+    if not told or len(told) != world or any(seen.tensors is None for seen in told):
         return
     ranks = [{tensor.name: tensor.shape for tensor in seen.tensors or ()} for seen in told]
     slices = [seen.value if isinstance(seen.value, dict) else {} for seen in told]

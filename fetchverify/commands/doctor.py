@@ -23,7 +23,7 @@ from fetchverify.core.diagnosis.uses import Use, judge_use
 from fetchverify.core.manifest import RepoKind
 from fetchverify.engine import surroundings
 from fetchverify.engine.checksums import Part, crc_flaw
-from fetchverify.engine.examine import digest_of, examine
+from fetchverify.engine.examine import CHECKLIST, digest_of, examine, md5_of
 from fetchverify.engine.sample import sample
 from fetchverify.errors import AbsentError
 from fetchverify.formats import config
@@ -191,23 +191,42 @@ def judge(path: Path, seen: list[FileSeen], origin: Origin) -> tuple[tuple[Place
 def _digests(target: Target, seen: list[FileSeen], *, deep: bool) -> tuple[int, tuple[Finding, ...]]:
     """Return how many files were hashed, and those that are not what the cache or the hub's book-keeping promises."""
     left = _MOST_HASHED_BYTES
+    md5s = _listed(seen)
     wrong = []
     count = 0
     for one in seen:
         path = _path_of(target.path, one.entry.path)
         promised = promised_digest(target.path, path, one.entry.path) if one.entry.trouble is None else None
-        if promised is None or (not deep and one.entry.size > min(left, _SMALL_BYTES)):
+        listed = md5s.get(one.entry.path)
+        if (promised is None and listed is None) or (not deep and one.entry.size > min(left, _SMALL_BYTES)):
             continue
         left -= one.entry.size
         try:
-            is_so = digest_of(path, promised, one.entry.size) == promised.hex
+            if promised is not None:
+                kind, wanted, is_so = (
+                    promised.algo,
+                    promised.hex,
+                    promised.hex == digest_of(path, promised, one.entry.size),
+                )
+            else:
+                kind, wanted, is_so = "md5", listed or "", listed == md5_of(path)
         except OSError:
             continue  # said already, or gone meanwhile
         count += 1
         if not is_so:
-            what = f"{promised.algo} `{promised.hex[:12]}…` is on record, the file has another"
+            what = f"{kind} `{wanted[:12]}…` is on record, the file has another"
             wrong.append(finding("FV116", one.entry.path, what, origin=target.origin))
     return count, tuple(wrong)
+
+
+def _listed(seen: Iterable[FileSeen]) -> dict[str, str]:
+    """Return the MD5s by path that Meta's lists of sums give for what lies beside them."""
+    found = {}
+    for one in seen:
+        parent, slash, name = one.entry.path.rpartition("/")
+        if name == CHECKLIST and isinstance(one.value, dict):
+            found.update({f"{parent}{slash}{path}": md5 for path, md5 in one.value.items()})
+    return found
 
 
 def _checksums(target: Target, seen: list[FileSeen], *, deep: bool) -> tuple[int, tuple[Finding, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,8 @@ _JSONS = frozenset(
     }
 )
 _TORCH_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# Meta's own sums of its parts.
+CHECKLIST = "checklist.chk"
 _NOTHING = Sniffed(content=Content.UNKNOWN)
 
 
@@ -80,6 +83,8 @@ def _read(source: Source, entry: Entry, sniffed: Sniffed) -> FileSeen:
         return FileSeen(entry=entry, sniffed=sniffed, value=config.read_json(source))
     if name == "train_params.yaml":
         return FileSeen(entry=entry, sniffed=sniffed, value=config.read_flat_yaml(source))
+    if name == CHECKLIST:
+        return FileSeen(entry=entry, sniffed=sniffed, value=config.read_md5s(source))
     if name == "latest":
         return FileSeen(entry=entry, sniffed=sniffed, value=source.read(0, 200).decode("utf-8", "replace"))
     return FileSeen(entry=entry, sniffed=sniffed)
@@ -144,7 +149,19 @@ def digest_of(path: Path, promised: Digest, size: int) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    state = new_hash(promised, size)
+    return _fed(new_hash(promised, size), path)
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 of a file: no proof against an enemy, but Meta's word on damage.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _fed(hashlib.md5(usedforsecurity=False), path)
+
+
+def _fed(state: hashlib._Hash, path: Path) -> str:
     buffer = memoryview(bytearray(BUFFER_SIZE))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):

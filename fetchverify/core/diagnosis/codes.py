@@ -236,6 +236,18 @@ RULES: dict[str, Rule] = {
         "PEFT loads the folder `adapter`; `adapter_model.pt` holds the same numbers under torchtune's names",
         "copy `adapter` from where it was saved",
     ),
+    "FV223": Rule(
+        E,
+        "model_index.json is missing",
+        "diffusers finds a pipeline's components through it",
+        "get it: `{get}`",
+    ),
+    "FV224": Rule(
+        I,
+        "no chat template",
+        "a model that sees is asked through its template; without one, pictures have no place in the text",
+        "get it: `{get}`; a base model may have none",
+    ),
     # --- tensors
     "FV301": Rule(
         E,
@@ -274,7 +286,7 @@ RULES: dict[str, Rule] = {
         E,
         "embedding and config disagree",
         "loaders stop at the size mismatch, or tokens point behind the table",
-        "take config.json and weights from the same save",
+        "take config and weights from the same save",
     ),
     "FV307": Rule(
         E,

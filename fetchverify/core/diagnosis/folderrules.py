@@ -10,7 +10,7 @@ from fetchverify.core.diagnosis.codes import finding
 from fetchverify.core.diagnosis.facts import FileSeen, Tensor
 from fetchverify.core.diagnosis.findings import Finding
 from fetchverify.core.diagnosis.layouts import META_PART, SHARD, FolderSeen, hf_weights
-from fetchverify.core.diagnosis.tensorrules import embedding_rows, judge_adapter, judge_tensors
+from fetchverify.core.diagnosis.tensorrules import architecture, embedding_rows, judge_adapter, judge_tensors
 
 _INDEX = ".index.json"
 _MEMBERS_SHOWN = 4
@@ -48,6 +48,7 @@ def _hf(folder: FolderSeen) -> Iterator[Finding]:
     yield from _weights(folder)
     yield from _tokenizer(folder)
     yield from _processor(folder)
+    yield from _template(folder)
 
 
 def _weights(folder: FolderSeen) -> Iterator[Finding]:
@@ -209,6 +210,20 @@ def _processor(folder: FolderSeen) -> Iterator[Finding]:
         yield finding("FV209", folder.path, seen, origin=folder.origin, fetch=(folder.at("preprocessor_config.json"),))
 
 
+def _template(folder: FolderSeen) -> Iterator[Finding]:
+    config = folder.value("config.json") or {}
+    sees = isinstance(config.get("vision_config"), dict) and isinstance(config.get("text_config"), dict)
+    if not sees or not architecture(config).endswith("ForConditionalGeneration"):
+        return
+    beside = {"chat_template.jinja", "chat_template.json"} & folder.files.keys()
+    if not beside and not any("chat_template" in (folder.value(name) or {}) for name in _TEMPLATED):
+        fetch = (folder.at("chat_template*"),)
+        yield finding("FV224", folder.path, "no chat_template.jinja", origin=folder.origin, fetch=fetch)
+
+
+_TEMPLATED = ("tokenizer_config.json", "processor_config.json")
+
+
 # --- PEFT
 
 
@@ -258,6 +273,7 @@ def _meta(folder: FolderSeen) -> Iterator[Finding]:
             "FV212", folder.path, f"{len(lost)} of {count}: {_some(lost)}", origin=folder.origin, fetch=tuple(lost)
         )
     yield from _meta_parts(folder, parts)
+    yield from _meta_width(folder, parts, params)
     names = {tensor.name for name in parts.values() for tensor in folder.files[name].tensors or ()}
     layers = {int(name.split(".")[1]) for name in names if name.startswith("layers.") and name.split(".")[1].isdigit()}
     wanted = params.get("n_layers") if params else None
@@ -273,6 +289,17 @@ def _meta_alone(folder: FolderSeen) -> Iterator[Finding]:
         lacking = [name for name in _FOR_HF if name not in folder.files]
         seen = f"{parts} of Meta's parts, no {', '.join(lacking)}; a fine-tuned model cannot be saved in HF's form"
         yield finding("FV219", folder.path, f"{seen} from here", origin=folder.origin)
+
+
+def _meta_width(folder: FolderSeen, parts: dict[int, str], params: dict[str, object] | None) -> Iterator[Finding]:
+    """Yield that params.json gives another width: that of a norm, which no part holds a slice of."""
+    width = params.get("dim") if params else None
+    for name in parts.values():
+        for tensor in folder.files[name].tensors or ():
+            if tensor.name == "norm.weight" and type(width) is int and tensor.shape != (width,):
+                seen = f"`norm.weight` is {list(tensor.shape)}, params.json says a width of {width:,}"
+                yield finding("FV306", folder.at(name), seen, origin=folder.origin)
+                return
 
 
 def _parallel(folder: FolderSeen, parts: dict[int, str], params: dict[str, object] | None) -> int:

@@ -48,9 +48,18 @@ def recognise_all(folders: Mapping[str, FolderSeen]) -> dict[str, tuple[str, ...
         above = found.get(parent, ()) if path != "." else ()
         adapter = folders.get(folder.at("adapter"))
         one = layouts.recognise(folder, above, adapter.files.keys() if adapter is not None else ())
+        if not one and _is_pipeline(folder, folders):
+            one = (layouts.DIFFUSERS,)
         if one:
             found[path] = one
     return found
+
+
+def _is_pipeline(folder: FolderSeen, folders: Mapping[str, FolderSeen]) -> bool:
+    """Tell a pipeline of diffusers that lost its model_index.json: a scheduler and weights lie side by side."""
+    inside = [folders[folder.at(name)].files.keys() for name in folder.folders]
+    weights = any(name.startswith("diffusion_pytorch_model.") for names in inside for name in names)
+    return weights and any("scheduler_config.json" in names for names in inside)
 
 
 def judge_tree(files: Iterable[FileSeen], origin: Origin) -> tuple[tuple[Place, ...], tuple[Finding, ...]]:
@@ -123,6 +132,10 @@ _MODEL_FILE = re.compile(
 
 
 def _pipeline(top: FolderSeen, folders: Mapping[str, FolderSeen]) -> Iterator[Finding]:
+    if "model_index.json" not in top.files:
+        shown = ", ".join(f"`{name}`" for name in sorted(top.folders)[:6])
+        fetch = (top.at("model_index.json"),)
+        yield finding("FV223", top.path, f"components without it: {shown}", origin=top.origin, fetch=fetch)
     value: Mapping[str, Any] = top.value("model_index.json") or {}
     variants: dict[str, set[str]] = {}
     for name, pair in value.items():

@@ -163,6 +163,16 @@ def other_slices(folder: Path) -> None:
     path.write_bytes(data.replace(b"M" + shape, b"M" + struct.pack("<H", 2471)))
 
 
+def wrong_sum(folder: Path) -> None:
+    (folder / "checklist.chk").write_text(f"{'ab' * 16}  consolidated.00.pth\n")
+
+
+def pythons_own_save(folder: Path) -> None:
+    """Sharded as torch's own form was before safetensors: two files and an index."""
+    (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00001-of-00002.bin")
+    (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {}}')
+
+
 def vision(folder: Path) -> None:
     edit_json(folder / "config.json", vision_config={"hidden_size": 4})
 
@@ -222,6 +232,8 @@ def torch_patched(path: str, old: bytes, new: bytes) -> Callable[[Path], None]:
 ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no config": ("hf", gone("config.json"), "FV201"),
     "no weights": ("hf", gone("model.safetensors"), "FV202"),
+    "no weights of torch's form": ("hf-bin", gone("pytorch_model.bin"), "FV202"),
+    "a shard of torch's form is missing": ("hf-bin", pythons_own_save, "FV203"),
     "a shard is missing": ("hf-sharded", gone("model-00002*"), "FV203"),
     "the last shard is missing": ("hf-sharded", gone("model-00003*"), "FV203"),
     "all shards are missing": ("hf-sharded", gone("model-0000*"), "FV203"),
@@ -245,6 +257,8 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no params.json": ("meta", gone("params.json"), "FV213"),
     "no tokenizer.model": ("meta", gone("tokenizer.model"), "FV208"),
     "Meta's layers are fewer": ("meta", lambda folder: edit_json(folder / "params.json", n_layers=3), "FV304"),
+    "Meta's width is another": ("meta", lambda folder: edit_json(folder / "params.json", dim=32), "FV306"),
+    "Meta's part is not what checklist.chk says": ("meta", wrong_sum, "FV116"),
     "a part of Meta's is cut short": ("meta", lambda folder: cut(folder / "consolidated.00.pth", 900), "FV108"),
     "Meta's parts disagree": ("meta-2", wrong_parts, "FV317"),
     "Llama-Stack's merged model is missing": ("llama-stack-meta", gone(f"{STACK_META}/consolidated.00.pth"), "FV212"),
@@ -283,6 +297,7 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a component is missing": ("diffusers", gone("unet"), "FV214"),
     "a component's weights are missing": ("diffusers", gone("unet/*.safetensors"), "FV214"),
     "a component's config is missing": ("diffusers", gone("scheduler/*"), "FV214"),
+    "no model_index.json": ("diffusers", gone("model_index.json"), "FV223"),
     "mixed variants": ("diffusers", variant, "FV215"),
     "a GGUF part is missing": ("gguf-split", gone("*-00002-of*"), "FV216"),
     "GGUF cut short": ("gguf", lambda folder: cut(folder / "tiny-q8_0.gguf", 100), "FV108"),
@@ -291,6 +306,11 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda folder: (folder / "tiny-q8_0.gguf").write_bytes(
             b"GGUF\1" + (folder / "tiny-q8_0.gguf").read_bytes()[5:]
         ),
+        "FV124",
+    ),
+    "GGUF of another magic": (
+        "gguf",
+        lambda folder: (folder / "tiny-q8_0.gguf").write_bytes(b"GGUX" + (folder / "tiny-q8_0.gguf").read_bytes()[4:]),
         "FV124",
     ),
     "a tokenizer with more words": ("hf", added_word, "FV316"),
@@ -320,6 +340,7 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "no latest": ("zero", gone("latest"), "FV405"),
     "latest names nothing": ("zero", lambda folder: (folder / "latest").write_text("global_step9"), "FV405"),
+    "no model states": ("zero", gone("global_step2/*model_states.pt"), "FV406"),
     "a rank is missing": ("zero", gone("global_step2/zero_pp_rank_0*optim*"), "FV406"),
     "the last rank is missing": ("zero", gone("global_step2/zero_pp_rank_1*"), "FV406"),
     "slices differ": ("zero", other_slices, "FV407"),
@@ -347,6 +368,9 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a larger vocabulary": ("hf", config(vocab_size=64), "FV306"),
     "another width": ("hf", config(hidden_size=32), "FV306"),
     "a wrapper's prefix": ("hf", model()(rename("", "module.")), "FV307"),
+    "a wrapper of torch.compile": ("hf", model()(rename("", "_orig_mod.")), "FV307"),
+    "a wrapper of FSDP": ("hf", model()(rename("", "_fsdp_wrapped_module.")), "FV307"),
+    "a wrapper of PEFT": ("hf", model()(rename("", "base_model.model.")), "FV307"),
     "two wrappers": ("hf", model()(rename("", "_orig_mod._fsdp_wrapped_module.")), "FV307"),
     "a model of empty tensors": ("hf", model()(hollow), "FV308"),
     "a model of no tensor": ("hf", model()(clear), "FV309"),

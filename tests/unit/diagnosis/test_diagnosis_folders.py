@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import shutil
@@ -158,6 +159,70 @@ def test_the_parts_of_sentence_transformers_are_no_models(tmp_path: Path) -> Non
     (folder / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 16}')
     (folder / "modules.json").write_text("[]")
     assert set() == codes(diagnose(folder))
+
+
+def test_metas_own_sums_are_compared_where_they_lie_beside_the_parts(tmp_path: Path) -> None:
+    folder = copy("meta", tmp_path)
+    parts = ("consolidated.00.pth", "params.json", "tokenizer.model")
+    sums = [f"{hashlib.md5((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in parts]
+    (folder / "checklist.chk").write_text("".join(sums))
+    found = diagnose(folder)
+    assert set() == codes(found)
+    assert "3 digests" in found.checked
+
+
+def test_a_model_that_sees_should_have_a_chat_template(tmp_path: Path) -> None:
+    folder = copy("hf", tmp_path)
+    named = {"architectures": ["LlavaForConditionalGeneration"], "vision_config": {}, "text_config": {}}
+    edit_json(folder / "config.json", **named)
+    (folder / "processor_config.json").write_text("{}")
+    assert "FV224" in codes(diagnose(folder), notes=True)
+    assert set() == codes(diagnose(folder))
+    (folder / "chat_template.jinja").write_text("x")
+    assert "FV224" not in codes(diagnose(folder), notes=True)
+    (folder / "chat_template.jinja").unlink()
+    (folder / "processor_config.json").write_text('{"chat_template": "x"}')
+    assert "FV224" not in codes(diagnose(folder), notes=True)
+
+
+@pytest.mark.parametrize(
+    "kept", [("tokenizer.model",), ("vocab.json", "merges.txt"), ("spiece.model",), ("vocab.txt",)]
+)
+def test_every_form_of_a_tokenizer_is_one(kept: tuple[str, ...], tmp_path: Path) -> None:
+    folder = copy("hf", tmp_path)
+    (folder / "tokenizer.json").unlink()
+    for name in kept:
+        (folder / name).write_text("{}" if name.endswith("json") else "a b\n")
+    assert set() == codes(diagnose(folder))
+    (folder / kept[0]).unlink()
+    assert {"FV208"} == codes(diagnose(folder))
+
+
+def test_a_component_that_is_null_is_not_missing(tmp_path: Path) -> None:
+    folder = copy("diffusers", tmp_path)
+    edit_json(folder / "model_index.json", safety_checker=[None, None], feature_extractor=[None, None])
+    assert set() == codes(diagnose(folder))
+    edit_json(folder / "model_index.json", safety_checker=["x", "SafetyChecker"])
+    assert {"FV214"} == codes(diagnose(folder))
+
+
+def test_stages_1_and_2_of_zero_keep_one_file_of_the_models_states(tmp_path: Path) -> None:
+    folder = copy("zero", tmp_path)
+    step = folder / "global_step2"
+    (step / "zero_pp_rank_0_mp_rank_00_model_states.pt").rename(step / "mp_rank_00_model_states.pt")
+    (step / "zero_pp_rank_1_mp_rank_00_model_states.pt").unlink()
+    assert {"FV408"} == codes(diagnose(folder), notes=True)
+    (step / "mp_rank_00_model_states.pt").unlink()
+    assert {"FV406"} == codes(diagnose(folder))
+
+
+def test_a_base_that_nothing_names_is_left_open(tmp_path: Path) -> None:
+    folder = copy("dcp", tmp_path)
+    (notes,) = folder.rglob("train_params.yaml")
+    for text in (None, "", "- a\n", "model_name: ../../etc/passwd\n", "model_name: [a]\n"):
+        notes.unlink(missing_ok=True) if text is None else notes.write_text(text)
+        (found,) = [one for one in diagnose(folder).findings if one.code == "FV408"]
+        assert "fetchverify get REPO_ID --include config.json" in found.remedy
 
 
 def test_mistrals_own_layout_is_not_taken_for_metas(tmp_path: Path) -> None:

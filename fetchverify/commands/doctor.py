@@ -202,18 +202,13 @@ def _digests(target: Target, seen: list[FileSeen], *, deep: bool) -> tuple[int, 
             continue
         left -= one.entry.size
         try:
-            if promised is not None:
-                kind, wanted, is_so = (
-                    promised.algo,
-                    promised.hex,
-                    promised.hex == digest_of(path, promised, one.entry.size),
-                )
-            else:
-                kind, wanted, is_so = "md5", listed or "", listed == md5_of(path)
+            wanted = promised.hex if promised is not None else listed or ""
+            kind = promised.algo if promised is not None else "md5"
+            found = digest_of(path, promised, one.entry.size) if promised is not None else md5_of(path)
         except OSError:
             continue  # said already, or gone meanwhile
         count += 1
-        if not is_so:
+        if found != wanted:
             what = f"{kind} `{wanted[:12]}…` is on record, the file has another"
             wrong.append(finding("FV116", one.entry.path, what, origin=target.origin))
     return count, tuple(wrong)

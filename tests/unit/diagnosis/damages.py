@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import struct
@@ -163,6 +165,47 @@ def other_slices(folder: Path) -> None:
     path.write_bytes(data.replace(b"M" + shape, b"M" + struct.pack("<H", 2471)))
 
 
+def numbers(name: str, raw: bytes | None) -> Callable[[dict[str, Any]], None]:
+    """Put these bytes over the first numbers of a tensor; None: zeros over all of them."""
+
+    def change(tensors: dict[str, Any]) -> None:
+        one, data = tensors[name]
+        tensors[name] = (one, bytes(len(data)) if raw is None else raw + data[len(raw) :])
+
+    return change
+
+
+def on_record_then_flipped(folder: Path) -> None:
+    """The hub's client notes the digest of what it fetched; a bit of the numbers flips in place."""
+    path = folder / "model.safetensors"
+    notes = folder / ".cache" / "huggingface" / "download"
+    notes.mkdir(parents=True)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    told = f"{'a' * 40}\n{hashlib.sha256(data).hexdigest()}\n{path.stat().st_mtime}\n"
+    (notes / "model.safetensors.metadata").write_text(told)
+
+
+def large_with(start: int, stop: int) -> Callable[[Path], None]:
+    """Put a tensor of 8 MiB into the model, zeros in a part of it."""
+
+    def damage(folder: Path) -> None:
+        data = bytearray(random.Random(0).randbytes(1 << 20).replace(b"\x7f", b"\1").replace(b"\xff", b"\2") * 8)
+        data[start:stop] = bytes(stop - start)
+        one = {"dtype": "BF16", "shape": [1024, 4096]}
+        rewrite(folder / "model.safetensors", lambda tensors: tensors.update({"model.large": (one, bytes(data))}))
+
+    return damage
+
+
+def uncovered(folder: Path) -> None:
+    """A tensor of which `.metadata` says that it is taller than what was saved of it."""
+    path = folder / ".metadata"
+    data = path.read_bytes()
+    assert data.count(b"K K\x10\x86") > 1
+    path.write_bytes(data.replace(b"K K\x10\x86", b"K!K\x10\x86", 1))
+
+
 def wrong_sum(folder: Path) -> None:
     (folder / "checklist.chk").write_text(f"{'ab' * 16}  consolidated.00.pth\n")
 
@@ -209,6 +252,7 @@ def foreign_zip(folder: Path) -> None:
         file.writestr("a.txt", "x")
 
 
+RECIPES = "fine-tuned-meta-llama/tiny"
 STACK_META = "Llama3.2-1B-Instruct-sft-0"
 STACK_HF = "meta-llama/Llama-3.2-1B-Instruct-sft-0"
 
@@ -234,6 +278,13 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no weights": ("hf", gone("model.safetensors"), "FV202"),
     "no weights of torch's form": ("hf-bin", gone("pytorch_model.bin"), "FV202"),
     "a shard of torch's form is missing": ("hf-bin", pythons_own_save, "FV203"),
+    "a flipped bit whose digest is on record": ("hf", on_record_then_flipped, "FV116"),
+    "a hole in the numbers": ("hf", large_with(3 << 20, 5 << 20), "FV117"),
+    "a tail of zeros": ("hf", large_with(6 << 20, 8 << 20), "FV117"),
+    "a large tensor of zeros": ("hf", large_with(0, 8 << 20), "FV313"),
+    "a small tensor of zeros": ("hf", model()(numbers("lm_head.weight", None)), "FV313"),
+    "NaN among the numbers": ("hf", model()(numbers("lm_head.weight", b"\xc0\x7f")), "FV312"),
+    "an infinity among the numbers": ("hf", model()(numbers("lm_head.weight", b"\x80\x7f")), "FV312"),
     "a shard is missing": ("hf-sharded", gone("model-00002*"), "FV203"),
     "the last shard is missing": ("hf-sharded", gone("model-00003*"), "FV203"),
     "all shards are missing": ("hf-sharded", gone("model-0000*"), "FV203"),
@@ -333,11 +384,15 @@ ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no .metadata": ("dcp-optim", gone(".metadata"), "FV401"),
     "no data file": ("dcp-optim", gone("__0_0.distcp"), "FV402"),
     "a data file cut short": ("dcp-optim", lambda folder: cut(folder / "__0_0.distcp"), "FV403"),
+    "llama-recipes' .metadata is missing": ("dcp", gone(f"{RECIPES}/.metadata"), "FV401"),
+    "llama-recipes' data file is cut short": ("dcp", lambda folder: cut(folder / RECIPES / "__0_0.distcp"), "FV403"),
+    "Accelerate's .metadata is missing": ("accelerate", gone("pytorch_model_fsdp_0/.metadata"), "FV401"),
     "Accelerate's data file cut short": (
         "accelerate",
         lambda folder: cut(folder / "pytorch_model_fsdp_0" / "__0_0.distcp"),
         "FV403",
     ),
+    "chunks that leave a part uncovered": ("dcp-optim", uncovered, "FV404"),
     "no latest": ("zero", gone("latest"), "FV405"),
     "latest names nothing": ("zero", lambda folder: (folder / "latest").write_text("global_step9"), "FV405"),
     "no model states": ("zero", gone("global_step2/*model_states.pt"), "FV406"),

@@ -112,6 +112,10 @@ def test_a_training_checkpoint_is_said_to_need_conversion(name: str, tmp_path: P
     assert {"FV408"} == codes(diagnose(copy(name, tmp_path)), notes=True)
 
 
+def test_a_folder_of_hidden_states_says_that_it_has_no_head(tmp_path: Path) -> None:
+    assert {"FV315"} == codes(diagnose(copy("hf-no-head", tmp_path)), notes=True)
+
+
 def test_an_absent_tie_is_not_false(tmp_path: Path) -> None:
     """Most model types tie by default: where the config is silent nothing is known."""
     folder = copy("hf-tied", tmp_path)

@@ -8,6 +8,7 @@ Everything is tiny: a Llama of two layers, 32 words, 16 wide.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -88,6 +89,22 @@ def adapter() -> None:
     get_peft_model(
         llama(), LoraConfig(r=4, target_modules="all-linear", rank_pattern={"q_proj": 2}, use_rslora=True)
     ).save_pretrained(HERE / "peft-untrained")
+
+
+def trainer() -> None:
+    """A checkpoint after one step of a LoRA: the gradients of A are still zero, for B was."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import Trainer, TrainingArguments
+
+    model = get_peft_model(llama().float(), LoraConfig(r=4, target_modules=["q_proj"]))
+    asked = TrainingArguments(
+        "trainer-lora", max_steps=1, save_steps=1, per_device_train_batch_size=2, report_to=[], use_cpu=True
+    )
+    words = tokenizer()
+    words.pad_token = words.eos_token
+    rows = [{"input_ids": torch.tensor([1, 2, 3]), "labels": torch.tensor([1, 2, 3])}] * 2
+    with contextlib.chdir(HERE):  # the folder's name is kept in training_args.bin
+        Trainer(model, asked, train_dataset=rows, processing_class=words).train()
 
 
 def meta() -> None:
@@ -320,6 +337,7 @@ if __name__ == "__main__":
             shutil.rmtree(old)
     transformers_folders()
     adapter()
+    trainer()
     meta()
     llama_stack()
     diffusion()

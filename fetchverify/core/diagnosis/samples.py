@@ -29,6 +29,8 @@ _EXEMPT = re.compile(
     r"bias|norm|ln_|lora_(?:embedding_)?[Bb]\b|mask|zero_conv|\.gate\.|scale|running_|position|rotary|router|token_type"
     r"|\b(?:gamma|beta)\b"
 )
+# What an optimizer keeps is zero where no gradient came yet: of a LoRA's A at first, of experts that were not chosen.
+_STATE = re.compile(r"exp_avg|exp_inf|max_exp|momentum|(?:^|\.)state\.\d+\.")
 # A matrix smaller than this may be zero for reasons of its own.
 _LARGE_BYTES = 64 << 10
 _EMBEDDING = re.compile(r"embed|wte|lm_head|output\.weight|embd")
@@ -93,7 +95,7 @@ def judge_samples(seen: Iterable[Seen], origin: Origin) -> Iterator[Finding]:
     for (path, name), found in tensors.items():
         if any(one.wild for one in found) and not _EXEMPT.search(name):
             yield finding("FV312", path, f"in `{name[:120]}`", origin=origin)
-        if not _EXEMPT.search(name):
+        if not _EXEMPT.search(name) and not _STATE.search(name):
             yield from _zeros(path, name, found, origin)
 
 

@@ -136,7 +136,7 @@ LAYOUTS: dict[str, Row] = {
         },
     ),
     "PEFT": Row(
-        ("peft", "peft-untrained"),
+        ("peft", "peft-untrained", "trainer-lora"),
         {
             "no adapter config": "FV210",
             "no adapter weights": "FV211",

@@ -56,6 +56,7 @@ LAYOUTS = {
     "meta-2": {"Meta"},
     "peft": {"PEFT adapter"},
     "peft-untrained": {"PEFT adapter"},
+    "trainer-lora": {"PEFT adapter"},
     "verl": {"verl", "tokenizer"},
     "zero": {"DeepSpeed ZeRO"},
 }

@@ -10,8 +10,8 @@ from fetchverify.core.diagnosis.codes import finding
 from fetchverify.core.diagnosis.findings import Finding, Origin, Severity
 from fetchverify.core.diagnosis.layouts import STACK_NAME, FolderSeen, name_of
 from fetchverify.core.diagnosis.tensorrules import judge_adapter
+from fetchverify.core.diagnosis.trainrules import REPO
 
-_REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # Llama-Stack's own names of models (`Llama3.2-1B-Instruct`), whose repos are named by one rule since 3.1.
 _DESCRIPTOR = re.compile(r"Llama(3\.[1-9])-([\w.-]+)")
 _CONFIGS = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json")
@@ -76,7 +76,7 @@ def _of(base: str | None) -> str:
 def _base(folder: FolderSeen, adapter: FolderSeen | None) -> str | None:
     """Return the repo of the base, as far as adapter or folder name it."""
     told = (adapter.value("adapter_config.json") or {}).get("base_model_name_or_path") if adapter is not None else None
-    if isinstance(told, str) and _REPO.fullmatch(told):
+    if isinstance(told, str) and REPO.fullmatch(told):
         return told
     above, _, last = name_of(folder).rpartition("/")
     named = STACK_NAME.fullmatch(last)
@@ -84,6 +84,6 @@ def _base(folder: FolderSeen, adapter: FolderSeen | None) -> str | None:
         return None
     if above.rpartition("/")[2] == "meta-llama":
         own = f"meta-llama/{named['model']}"
-        return own if _REPO.fullmatch(own) else None
+        return own if REPO.fullmatch(own) else None
     described = _DESCRIPTOR.fullmatch(named["model"])
     return f"meta-llama/Llama-{described[1]}-{described[2]}" if described else None

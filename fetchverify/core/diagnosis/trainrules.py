@@ -13,7 +13,8 @@ from fetchverify.core.diagnosis.layouts import VERL_PART, FolderSeen
 
 _OPTIM = re.compile(r"(?:bf16_)?zero_pp_rank_(\d{1,6})_mp_rank_(\d{1,6})_optim_states\.pt")
 _MODEL = re.compile(r"(?:zero_pp_rank_(\d{1,6})_)?mp_rank_(\d{1,6})_model_states\.pt")
-_REPO = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
+# What may stand in a command that is shown: no option, no path.
+REPO = re.compile(r"(?:\w[\w.-]{0,94}/)?\w[\w.-]{0,94}", re.ASCII)
 
 
 def base_of(folder: FolderSeen) -> str | None:
@@ -22,7 +23,7 @@ def base_of(folder: FolderSeen) -> str | None:
     if seen is None or not isinstance(seen.value, dict):
         return None
     name = seen.value.get("model_name")
-    return name if isinstance(name, str) and _REPO.fullmatch(name) else None
+    return name if isinstance(name, str) and REPO.fullmatch(name) else None
 
 
 def _needs_conversion(folder: FolderSeen, what: str) -> Finding:

@@ -224,7 +224,15 @@ def test_stages_1_and_2_of_zero_keep_one_file_of_the_models_states(tmp_path: Pat
 def test_a_base_that_nothing_names_is_left_open(tmp_path: Path) -> None:
     folder = copy("dcp", tmp_path)
     (notes,) = folder.rglob("train_params.yaml")
-    for text in (None, "", "- a\n", "model_name: ../../etc/passwd\n", "model_name: [a]\n"):
+    for text in (
+        None,
+        "",
+        "- a\n",
+        "model_name: ../../etc/passwd\n",
+        "model_name: ../..\n",
+        "model_name: --force\n",
+        "model_name: [a]\n",
+    ):
         notes.unlink(missing_ok=True) if text is None else notes.write_text(text)
         (found,) = [one for one in diagnose(folder).findings if one.code == "FV408"]
         assert "fetchverify get REPO_ID --include config.json" in found.remedy

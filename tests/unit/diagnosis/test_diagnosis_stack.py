@@ -48,8 +48,9 @@ def test_the_adapters_own_word_on_its_base_comes_first(tmp_path: Path) -> None:
     folder = copy("llama-stack-hf", tmp_path)
     edit_json(folder / STACK_HF / "adapter" / "adapter_config.json", base_model_name_or_path="me/mine")
     assert only(folder, "FV221").seen.endswith("its base is `me/mine`")
-    edit_json(folder / STACK_HF / "adapter" / "adapter_config.json", base_model_name_or_path="--include=x")
-    assert only(folder, "FV221").seen.endswith("its base is `meta-llama/Llama-3.2-1B-Instruct`")
+    for odd in ("--include=x", "-x/y", "../..", "/srv/models/base", "a/b; id", 3):
+        edit_json(folder / STACK_HF / "adapter" / "adapter_config.json", base_model_name_or_path=odd)
+        assert only(folder, "FV221").seen.endswith("its base is `meta-llama/Llama-3.2-1B-Instruct`")
 
 
 def test_a_fine_tuned_model_is_not_to_be_replaced_by_its_base(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from fetchverify.store import reading
 from tests.cli.test_cli_doctor import doctor
 from tests.models.folders import copy
 from tests.unit.diagnosis.test_diagnosis_folders import diagnose
+from tests.unit.formats.damage import POINTER
 
 
 def unprivileged(*words: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
@@ -201,3 +203,26 @@ def test_a_yaml_that_is_no_training_config_is_not_healthy(tmp_path: Path) -> Non
 
 def test_a_budget_that_is_no_number_is_refused(tmp_path: Path) -> None:
     assert 2 == doctor(tmp_path, "--sample-budget", "nan", home=tmp_path).returncode
+
+
+def test_a_terminal_that_knows_ascii_alone_is_written_to_all_the_same(tmp_path: Path) -> None:
+    folder = copy("hf", tmp_path)
+    (folder / "model.safetensors").write_bytes(POINTER)
+    done = doctor(folder, home=tmp_path, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert 1 == done.returncode
+    assert "with sha256 `abababababab\\u2026`" in done.stdout
+    assert "" == done.stderr
+
+
+def test_an_index_that_names_what_no_repo_holds_is_itself_to_be_fetched_again(tmp_path: Path) -> None:
+    folder = copy("hf-sharded", tmp_path)
+    index = folder / "model.safetensors.index.json"
+    odd = {"a": "../../../etc/passwd", "b": "x\n\x1b[2J.safetensors", "c": 5, "d": "/etc/hosts", "e": "-x.safetensors"}
+    index.write_text(json.dumps({"weight_map": odd}))
+    done = doctor(folder, home=tmp_path)
+    assert "error FV203" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("  do:   get them")]
+    words = shlex.split(line.partition("`")[2].rpartition("`")[0])
+    assert ["--to", str(folder), "--", "-x.safetensors"] == words[3:]
+    index.write_text(json.dumps({"weight_map": {"a": odd["a"]}}))
+    assert f"`fetchverify get REPO_ID {index.name} --to {folder}`" in doctor(folder, home=tmp_path).stdout

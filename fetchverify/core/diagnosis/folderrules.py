@@ -110,6 +110,11 @@ def _shards(folder: FolderSeen, names: tuple[str, ...]) -> Iterator[Finding]:
             yield from _index(folder, name, seen_file, said=bool(sets))
 
 
+def _is_name(text: str) -> bool:
+    """Tell a name that a repo may hold beside its index from what only a hostile or broken index gives."""
+    return text.endswith((".safetensors", ".bin")) and "/" not in text and text.isprintable()
+
+
 def _index(folder: FolderSeen, name: str, index: FileSeen, *, said: bool) -> Iterator[Finding]:
     """Compare an index with the headers, both ways."""
     value = folder.value(name)
@@ -128,7 +133,7 @@ def _index(folder: FolderSeen, name: str, index: FileSeen, *, said: bool) -> Ite
             folder.path,
             f"the index names {_some(absent)}",
             origin=folder.origin,
-            fetch=tuple(map(folder.at, absent)),
+            fetch=tuple(folder.at(one) for one in absent if _is_name(one)) or (folder.at(name),),
         )
     here = [shard for shard in shards if shard in folder.files and folder.files[shard].tensors is not None]
     total = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,13 @@ from fetchverify.cli import values
 from fetchverify.cli.help import Command, option
 from fetchverify.cli.voice import Voice, open_voice
 from fetchverify.errors import ExitCode, UsageError
+
+
+def _number(ctx: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Return the value, which a range of floats does not tell from NaN."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is not a number of seconds", ctx=ctx, param=parameter)
+    return value
 
 
 @click.command(
@@ -40,6 +48,7 @@ from fetchverify.errors import ExitCode, UsageError
     "--sample-budget",
     "sample_budget_s",
     type=click.FloatRange(min=0, max=86400),
+    callback=_number,
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -96,7 +105,7 @@ def command(
         return _explain(explain, voice)
     if env:
         return _tell_environment(voice)
-    if what is None and accelerate is None:
+    if not what and accelerate is None:
         raise UsageError("name what to look at", hint="see `fetchverify doctor --help`")
 
     from fetchverify.commands import doctor

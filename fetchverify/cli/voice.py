@@ -96,15 +96,22 @@ class Voice:
     def print(self, text: str) -> None:
         """Print a line on stdout; a reader that went away is no error, a full disk is."""
         try:
-            # Bytes: a path need not be text that stdout can encode.
             sys.stdout.flush()
-            sys.stdout.buffer.write(os.fsencode(text) + b"\n")
+            sys.stdout.buffer.write(_encoded(text) + b"\n")
             sys.stdout.buffer.flush()
         except BrokenPipeError:
             silence(sys.stdout)
         except OSError as error:
             silence(sys.stdout)
             raise DiskError(f"cannot write to stdout: {error.strerror}") from error
+
+
+def _encoded(text: str) -> bytes:
+    """Return a line's bytes: a path need not be text that stdout can encode, nor a locale know our own signs."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode(sys.getfilesystemencoding(), "backslashreplace")
 
 
 def silence(stream: Any) -> None:

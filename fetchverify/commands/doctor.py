@@ -11,32 +11,29 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from fetchverify import events
+from fetchverify.commands.meant import Target, find
 from fetchverify.core.diagnosis import wholes
 from fetchverify.core.diagnosis.codes import finding
-from fetchverify.core.diagnosis.facts import Content, FileSeen, Record
+from fetchverify.core.diagnosis.facts import Content, FileSeen, Record, Trouble
 from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Origin, Place, Severity
+from fetchverify.core.diagnosis.layouts import ONE_FILE
 from fetchverify.core.diagnosis.samples import judge_samples
 from fetchverify.core.diagnosis.trainconfig import Machine, judge_training
 from fetchverify.core.diagnosis.uses import Use, judge_use
 from fetchverify.core.manifest import RepoKind
-from fetchverify.core.reference import parse_reference
-from fetchverify.core.tree import is_commit
 from fetchverify.engine import surroundings
 from fetchverify.engine.checksums import Part, crc_flaw
-from fetchverify.engine.examine import digest_of, examine
+from fetchverify.engine.examine import CHECKLIST, digest_of, examine, md5_of
 from fetchverify.engine.sample import sample
-from fetchverify.errors import AbsentError, FetchverifyError
+from fetchverify.errors import AbsentError
 from fetchverify.formats import config
 from fetchverify.formats.source import Malformed, Source
 from fetchverify.store.evidence import promised_digest
-from fetchverify.store.hubcache import repo_folder_name
-from fetchverify.store.reading import MOST_ENTRIES, FileSource, entries
-from fetchverify.store.trees import parse_commit, ref_parts
+from fetchverify.store.reading import FileSource, entries
 
 if TYPE_CHECKING:
     from fetchverify.commands.comparing import Against
 
-_NEARBY = 200
 # Without `--deep`: what is hashed in a moment.
 _SMALL_BYTES = 4 << 20
 _MOST_HASHED_BYTES = 64 << 20
@@ -64,27 +61,12 @@ class DoctorOptions:
     against: Against | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
-    """What is looked at.
-
-    Attributes:
-        allowed: where links may lead.
-        asked: with another folder found nearby, the one that was asked for.
-    """
-
-    path: Path
-    allowed: Path
-    origin: Origin
-    asked: Path | None = None
-
-
 async def run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
     """Look, and judge.
 
     Raises:
         AbsentError: nothing of that name is on this disk.
-        DiskError: the folder cannot be read.
+        DiskError: it cannot be read.
     """
     found, seen, target = await anyio.to_thread.run_sync(_run, options, abandon_on_cancel=True)
     if options.against is None:
@@ -97,12 +79,13 @@ async def run(options: DoctorOptions, emit: events.Emit) -> Diagnosis:
     return replace(found, findings=found.findings + differences, checked=checked)
 
 
-def _run(options: DoctorOptions) -> tuple[Diagnosis, list[FileSeen], _Target]:
+def _run(options: DoctorOptions) -> tuple[Diagnosis, list[FileSeen], Target]:
     began = time.monotonic()
-    target = _find(options)
-    seen = [examine(_path_of(target.path, entry.path), entry) for entry in entries(target.path, target.allowed)]
+    target = find(options.what, options.repo_type, options.revision, options.cache_dir)
+    met = list(entries(target.path, target.allowed))
+    seen = [examine(_path_of(target.path, one.path), one) for one in met if one.trouble is not Trouble.LEFT_OUT]
+    unchecked = tuple(one.detail for one in met if one.trouble is Trouble.LEFT_OUT)
     places, findings = judge(target.path, seen, target.origin)
-    unchecked = (f"only the first {MOST_ENTRIES:,} names were looked at",) if len(seen) >= MOST_ENTRIES else ()
     checked = _checked(seen)
     # What is known to be broken would only be named once more.
     bad = {one.path for one in findings if one.severity is Severity.ERROR}
@@ -200,32 +183,48 @@ def judge(path: Path, seen: list[FileSeen], origin: Origin) -> tuple[tuple[Place
         return places, findings
     # What lies around a single file was not looked at: say nothing of it.
     own = tuple(one for one in findings if not one.code.startswith(("FV2", "FV4")))
-    return (), own
+    if own or any(one.tensors is not None or one.value is not None or one.imports for one in seen):
+        return tuple(Place(path=one.entry.path, layout=ONE_FILE) for one in seen), own
+    return (), (finding("FV217", path.name, "a file that no rule speaks of"),)
 
 
-def _digests(target: _Target, seen: list[FileSeen], *, deep: bool) -> tuple[int, tuple[Finding, ...]]:
+def _digests(target: Target, seen: list[FileSeen], *, deep: bool) -> tuple[int, tuple[Finding, ...]]:
     """Return how many files were hashed, and those that are not what the cache or the hub's book-keeping promises."""
     left = _MOST_HASHED_BYTES
+    md5s = _listed(seen)
     wrong = []
     count = 0
     for one in seen:
         path = _path_of(target.path, one.entry.path)
         promised = promised_digest(target.path, path, one.entry.path) if one.entry.trouble is None else None
-        if promised is None or (not deep and one.entry.size > min(left, _SMALL_BYTES)):
+        listed = md5s.get(one.entry.path)
+        if (promised is None and listed is None) or (not deep and one.entry.size > min(left, _SMALL_BYTES)):
             continue
         left -= one.entry.size
         try:
-            is_so = digest_of(path, promised, one.entry.size) == promised.hex
+            wanted = promised.hex if promised is not None else listed or ""
+            kind = promised.algo if promised is not None else "md5"
+            found = digest_of(path, promised, one.entry.size) if promised is not None else md5_of(path)
         except OSError:
             continue  # said already, or gone meanwhile
         count += 1
-        if not is_so:
-            what = f"{promised.algo} `{promised.hex[:12]}…` is on record, the file has another"
+        if found != wanted:
+            what = f"{kind} `{wanted[:12]}…` is on record, the file has another"
             wrong.append(finding("FV116", one.entry.path, what, origin=target.origin))
     return count, tuple(wrong)
 
 
-def _checksums(target: _Target, seen: list[FileSeen], *, deep: bool) -> tuple[int, tuple[Finding, ...]]:
+def _listed(seen: Iterable[FileSeen]) -> dict[str, str]:
+    """Return the MD5s by path that Meta's lists of sums give for what lies beside them."""
+    found = {}
+    for one in seen:
+        parent, slash, name = one.entry.path.rpartition("/")
+        if name == CHECKLIST and isinstance(one.value, dict):
+            found.update({f"{parent}{slash}{path}": md5 for path, md5 in one.value.items()})
+    return found
+
+
+def _checksums(target: Target, seen: list[FileSeen], *, deep: bool) -> tuple[int, tuple[Finding, ...]]:
     """Return how many files carry checksums of their own that were compared, and those that differ."""
     left = _MOST_HASHED_BYTES
     found = []
@@ -275,93 +274,3 @@ def _checked(seen: Iterable[FileSeen]) -> tuple[str, ...]:
             f"{pickles:,} pickle{'s' if pickles != 1 else ''} without running {'them' if pickles != 1 else 'it'}"
         )
     return tuple(phrases)
-
-
-# --- what is meant
-
-
-def _find(options: DoctorOptions) -> _Target:
-    """Return the place that the words mean: a path where there is one, else a repo in the cache, else one nearby."""
-    path = Path(options.what).expanduser().absolute()
-    if path.exists():
-        target = _at(path)
-        return _nearby(path) or target if path.is_dir() and not any(path.iterdir()) else target
-    cached = _cached(options)
-    if cached is not None:
-        return cached
-    near = _nearby(path)
-    if near is not None:
-        return near
-    raise AbsentError(
-        f"there is no file, folder or cached repo `{options.what}`",
-        hint=f"name a path, or fetch it first: `fetchverify get {options.what}`",
-    )
-
-
-def _at(path: Path) -> _Target:
-    """Return the target for a path: in the cache it knows its repo, and may link into the repo's blobs."""
-    real = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
-    for parent in (real, *real.parents):
-        kind, *names = parent.name.split("--")
-        if kind in {"models", "datasets", "spaces"} and 1 <= len(names) <= 2 and (parent / "snapshots").is_dir():
-            snapshot = _snapshot(parent, "main") if parent == real else None
-            commit = real.relative_to(parent / "snapshots").parts[0] if snapshot is None and parent != real else None
-            return _Target(
-                path=snapshot or real,
-                allowed=parent.parent,
-                origin=Origin(repo_id="/".join(names), revision=snapshot.name if snapshot else commit),
-            )
-    folder = real if real.is_dir() else real.parent
-    return _Target(path=real, allowed=folder, origin=Origin(to=str(path if path.is_dir() else path.parent)))
-
-
-def _cached(options: DoctorOptions) -> _Target | None:
-    from huggingface_hub import constants
-
-    try:
-        reference = parse_reference(options.what, kind=options.repo_type, revision=options.revision, hosts=())
-        name = repo_folder_name(reference.ref.kind, reference.ref.repo_id)
-    except FetchverifyError:
-        return None
-    cache = (options.cache_dir or Path(constants.HF_HUB_CACHE)).expanduser().absolute()
-    snapshot = _snapshot(cache / name, reference.ref.revision)
-    if snapshot is None:
-        return None
-    origin = Origin(repo_id=reference.ref.repo_id, revision=options.revision)
-    return _Target(path=snapshot, allowed=cache.resolve(), origin=origin)
-
-
-def _snapshot(repo: Path, revision: str) -> Path | None:
-    """Return a revision's snapshot; of `main` without a ref the newest there is."""
-    parts = ref_parts(revision)
-    commit: str | None = revision if is_commit(revision) else None
-    if commit is None and parts is not None:
-        try:
-            commit = parse_commit((repo / "refs").joinpath(*parts).read_bytes())
-        except OSError:
-            commit = None
-    snapshots = repo / "snapshots"
-    if commit is not None and (snapshots / commit).is_dir():
-        return snapshots / commit
-    if revision != "main" or not snapshots.is_dir():
-        return None
-    found = [one for one in snapshots.iterdir() if one.is_dir()]
-    return max(found, key=lambda one: one.stat().st_mtime, default=None)
-
-
-def _nearby(path: Path) -> _Target | None:
-    """Return a checkpoint beside the folder that was asked for: trainers append names of their own to it.
-
-    Source: llama-recipes `save_model_checkpoint`: `<root>/<folder>-<model name>`, and a model's name holds a `/`.
-    """
-    parent = path.parent
-    if not path.name or not parent.is_dir():
-        return None
-    beside = [one for one in sorted(parent.iterdir())[:_NEARBY] if one != path and one.name.startswith(path.name)]
-    for top in beside:
-        if not top.is_dir() or top.is_symlink():
-            continue
-        for entry in entries(top, top):
-            if entry.path.endswith((".distcp", "/.metadata", "train_params.yaml")) or entry.path == ".metadata":
-                return replace(_at((top / entry.path).parent), asked=path)
-    return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fetchverify.core.diagnosis.facts import Content, Entry, FileSeen, Flaw, Sniffed, Trouble
-from fetchverify.core.diagnosis.filerules import judge_file, wrong_content
+from fetchverify.core.diagnosis.filerules import UNREAD, judge_file, wrong_content
 from fetchverify.core.diagnosis.findings import Finding, Origin
 from fetchverify.core.diagnosis.layouts import SHARD
 from fetchverify.core.manifest import Digest
@@ -34,12 +35,14 @@ _JSONS = frozenset(
     }
 )
 _TORCH_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# Meta's own sums of its parts.
+CHECKLIST = "checklist.chk"
 _NOTHING = Sniffed(content=Content.UNKNOWN)
 
 
 def examine(path: Path, entry: Entry) -> FileSeen:
     """Return what the file says; whatever is wrong with it is said in the answer."""
-    if entry.trouble in {Trouble.DANGLING, Trouble.UNREADABLE}:
+    if entry.trouble in UNREAD:
         return FileSeen(entry=entry, sniffed=_NOTHING)
     try:
         with FileSource(path) as source:
@@ -80,6 +83,8 @@ def _read(source: Source, entry: Entry, sniffed: Sniffed) -> FileSeen:
         return FileSeen(entry=entry, sniffed=sniffed, value=config.read_json(source))
     if name == "train_params.yaml":
         return FileSeen(entry=entry, sniffed=sniffed, value=config.read_flat_yaml(source))
+    if name == CHECKLIST:
+        return FileSeen(entry=entry, sniffed=sniffed, value=config.read_md5s(source))
     if name == "latest":
         return FileSeen(entry=entry, sniffed=sniffed, value=source.read(0, 200).decode("utf-8", "replace"))
     return FileSeen(entry=entry, sniffed=sniffed)
@@ -98,7 +103,7 @@ def _torch(source: Source, entry: Entry, sniffed: Sniffed, name: str) -> FileSee
         tensors=tensors,
         flaws=found.flaws,
         imports=found.imports,
-        value=_zero(found) if name.endswith("_states.pt") else None,
+        value=_zero(found) if name.endswith("_states.pt") else found.slices or None,
     )
 
 
@@ -144,7 +149,19 @@ def digest_of(path: Path, promised: Digest, size: int) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    state = new_hash(promised, size)
+    return _fed(new_hash(promised, size), path)
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 of a file: no proof against an enemy, but Meta's word on damage.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _fed(hashlib.md5(usedforsecurity=False), path)
+
+
+def _fed(state: hashlib._Hash, path: Path) -> str:
     buffer = memoryview(bytearray(BUFFER_SIZE))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):

@@ -11,8 +11,18 @@ from fetchverify.formats.source import Malformed, Source
 MOST_JSON_BYTES = 12 << 20
 _MOST_VALUES = 400_000
 _MOST_YAML_BYTES = 1 << 20
+_MOST_SUMS_BYTES = 1 << 20
 
 Scalar: TypeAlias = str | int | float | bool | None
+
+
+_SUM = re.compile(r"([0-9a-f]{32})[ \t]+\*?([^/\\\x00-\x1f]{1,200})")
+
+
+def read_md5s(source: Source) -> dict[str, str]:
+    """Return the MD5s by name of Meta's `checklist.chk`, as md5sum writes them; lines of another form are left out."""
+    text = source.read(0, _MOST_SUMS_BYTES).decode("utf-8", "replace")
+    return {found[2]: found[1] for line in text.splitlines() if (found := _SUM.fullmatch(line.strip()))}
 
 
 def read_json(source: Source) -> Any:

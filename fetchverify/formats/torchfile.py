@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from fetchverify.core.diagnosis.facts import DTYPE_BITS, Flaw, Tensor
+from fetchverify.core.diagnosis.facts import DTYPE_BITS, Flaw, Slice, Tensor
 from fetchverify.formats import ziptable
 from fetchverify.formats.pickles import MOST_PICKLE_BYTES, Made, Persistent, Walked, walk
 from fetchverify.formats.source import Malformed, Source
@@ -15,6 +15,8 @@ from fetchverify.formats.source import Malformed, Source
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 _DEEPEST = 6
 MOST_TENSORS = 100_000
+# A tensor of a class of its own: a DTensor, whose local part is one of its attributes.
+_SUBCLASS = "torch._tensor._rebuild_from_type_v2"
 
 DTYPES = {
     "float32": "F32",
@@ -64,6 +66,7 @@ class TorchFile:
         tensors: by dotted path from the top; `start` and `stop` in the file where the form says.
         imports: what loading it would import.
         members: of the zip form, the archive's table.
+        slices: of the tensors that are a rank's part of a larger one.
     """
 
     value: Any
@@ -71,6 +74,7 @@ class TorchFile:
     imports: tuple[str, ...]
     members: dict[str, ziptable.Member]
     flaws: tuple[Flaw, ...]
+    slices: dict[str, Slice] = field(default_factory=dict)
 
 
 def read_torch(source: Source) -> TorchFile:
@@ -109,10 +113,14 @@ def _read_zip(source: Source) -> TorchFile:
         return places[key]
 
     tensors = []
+    slices = {}
     for name, note in tensors_in(walked.value):
         found = _tensor(name, note)
         if found is None:
             continue
+        part = _slice(note)
+        if part is not None:
+            slices[name] = part
         tensor, key, last = found
         span = place(key)
         if span is not None:
@@ -126,6 +134,7 @@ def _read_zip(source: Source) -> TorchFile:
         imports=walked.imports,
         members=members,
         flaws=tuple(flaws.values()),
+        slices=slices,
     )
 
 
@@ -169,7 +178,7 @@ def tensors_in(value: Any) -> Iterator[tuple[str, Made]]:
     count = 0
     while waiting:
         path, one, depth = waiting.pop()
-        if isinstance(one, Made) and one.path.startswith("torch._utils._rebuild_"):
+        if isinstance(one, Made) and (one.path.startswith("torch._utils._rebuild_") or one.path == _SUBCLASS):
             count += 1
             if count > MOST_TENSORS:
                 raise Malformed("FV125", f"it holds more than {MOST_TENSORS:,} tensors")
@@ -184,6 +193,9 @@ def tensors_in(value: Any) -> Iterator[tuple[str, Made]]:
 
 def _tensor(name: str, note: Made) -> tuple[Tensor, str, int] | None:
     """Return the tensor with places in its storage, the storage's key, and where its last number ends there."""
+    if note.path == _SUBCLASS:
+        local = _state(note).get("_local_tensor")
+        return _tensor(name, local) if isinstance(local, Made) and local.path != _SUBCLASS else None
     args = note.args
     if (
         note.path == "torch._utils._rebuild_parameter"
@@ -208,6 +220,37 @@ def _tensor(name: str, note: Made) -> tuple[Tensor, str, int] | None:
     last = sum((side - 1) * step for side, step in zip(shape, stride, strict=True)) + 1 if tensor.elements else 0
     end = (offset + last) * width
     return Tensor(name, tensor.dtype, shape, offset * width, end), key[2], end
+
+
+def _state(note: Made) -> dict[Any, Any]:
+    """Return the attributes that are put into what a note makes: last of its arguments, or its state."""
+    if note.path == _SUBCLASS:
+        found = note.args[3] if isinstance(note.args, tuple) and len(note.args) == 4 else None
+    else:
+        found = note.state
+    if isinstance(found, tuple) and len(found) == 2:
+        found = found[1]  # those of a class with slots
+    return found if isinstance(found, dict) else {}
+
+
+def _slice(note: Made) -> Slice | None:
+    """Return what a DTensor says of the whole; None for any other tensor."""
+    if note.path != _SUBCLASS or not isinstance(note.args, tuple) or len(note.args) < 3:
+        return None
+    made, spec = note.args[2], _state(note).get("_spec")
+    shape = sides(made[2]) if isinstance(made, tuple) and len(made) > 2 else None
+    placements = _state(spec).get("placements") if isinstance(spec, Made) else None
+    if shape is None or not isinstance(placements, (tuple, list)) or not 0 < len(placements) <= 8:
+        return None
+    found: list[int | None] = []
+    for one in placements:
+        if not isinstance(one, Made) or not one.path.endswith((".Shard", ".Replicate")):
+            return None
+        side = _state(one).get("dim")
+        if side is not None and type(side) is not int:
+            return None
+        found.append(side)
+    return Slice(shape, tuple(found))
 
 
 def _dtype_of(args: tuple[Any, ...]) -> str:

@@ -19,10 +19,9 @@ def lines(diagnosis: Diagnosis) -> list[str]:
         for one in findings[:_MOST_OF_A_CODE]:
             found += _block(one)
         if len(findings) > _MOST_OF_A_CODE:
-            found.append(
-                f"  {code} {human.count(len(findings) - _MOST_OF_A_CODE, 'more')[:-1]} like it; `--json` names all"
-            )
-    return [human.printable(line) for line in (*found, verdict(diagnosis))]
+            found.append(f"  {code} {len(findings) - _MOST_OF_A_CODE:,} more like it; `--json` names all")
+    # A name may hold a line end, and must not begin a line that reads like one of ours.
+    return [human.printable(line).replace("\n", "\\x0a") for line in (*found, verdict(diagnosis))]
 
 
 def _by_code(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
@@ -50,6 +49,8 @@ def verdict(diagnosis: Diagnosis) -> str:
     if counts[2]:
         said[-1] = human.count(counts[2], "note")
     head = "healthy" if not counts[0] and not counts[1] else "broken" if counts[0] else "usable, with warnings"
+    if not diagnosis.places and not counts[0]:
+        head = "unknown"
     tail = f"; {', '.join(said)}" if said else ""
     if diagnosis.serves is not None:
         tail += "; it can serve that use" if diagnosis.serves else "; it cannot serve that use"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from fetchverify.errors import DiskError
 
 _SKIPPED = frozenset({".git", ".fetchverify", "__pycache__", ".locks", "blobs", "refs", "trees"})
 MOST_ENTRIES = 50_000
-_DEEPEST = 6
+_DEEPEST = 16
 
 
 class FileSource:
@@ -55,6 +56,9 @@ class FileSource:
 def entries(root: Path, allowed: Path) -> Iterator[Entry]:
     """Yield what has a name below `root`, folders first-come; our own and git's are passed over.
 
+    A link to a folder is not followed: inside `allowed` the folder itself is met on the way, or is one that was met
+    before. What was left out, for being too much or too deep, is yielded as entries that say so.
+
     Args:
         root: a folder, or one file.
         allowed: where links may lead: the folder itself, or the repo's part of the cache.
@@ -63,10 +67,13 @@ def entries(root: Path, allowed: Path) -> Iterator[Entry]:
         DiskError: the folder cannot be read.
     """
     if not root.is_dir():
-        yield _entry(root, root.name, allowed)
+        seen = _entry(root, root.name, allowed)
+        if seen is not None:
+            yield seen
         return
     waiting: list[tuple[Path, str, int]] = [(root, "", 0)]
     count = 0
+    too_deep = False
     while waiting:
         folder, prefix, depth = waiting.pop()
         try:
@@ -79,12 +86,23 @@ def entries(root: Path, allowed: Path) -> Iterator[Entry]:
         for one in found:
             count += 1
             if count > MOST_ENTRIES:
+                yield _left_out(f"all but the first {MOST_ENTRIES:,} names")
                 return
-            if one.is_dir(follow_symlinks=False):
-                if one.name not in _SKIPPED and f"{prefix}{one.name}" != ".cache" and depth < _DEEPEST:
-                    waiting.append((Path(one.path), f"{prefix}{one.name}/", depth + 1))
-            else:
-                yield _entry(Path(one.path), prefix + one.name, allowed)
+            if not one.is_dir(follow_symlinks=False):
+                seen = _entry(Path(one.path), prefix + one.name, allowed)
+                if seen is not None:
+                    yield seen
+            elif one.name in _SKIPPED or f"{prefix}{one.name}" == ".cache":
+                continue
+            elif depth < _DEEPEST:
+                waiting.append((Path(one.path), f"{prefix}{one.name}/", depth + 1))
+            elif not too_deep:
+                too_deep = True
+                yield _left_out(f"folders more than {_DEEPEST} deep")
+
+
+def _left_out(what: str) -> Entry:
+    return Entry(path=".", size=0, trouble=Trouble.LEFT_OUT, detail=what)
 
 
 def file_names(root: Path) -> Iterator[str]:
@@ -103,7 +121,8 @@ def file_names(root: Path) -> Iterator[str]:
             continue
 
 
-def _entry(path: Path, name: str, allowed: Path) -> Entry:
+def _entry(path: Path, name: str, allowed: Path) -> Entry | None:
+    """Return what is known of a name that is no folder; None for a link to a folder inside."""
     link = ""
     try:
         link = str(path.readlink()) if path.is_symlink() else ""
@@ -111,8 +130,10 @@ def _entry(path: Path, name: str, allowed: Path) -> Entry:
     except FileNotFoundError:
         return Entry(path=name, size=0, trouble=Trouble.DANGLING, detail=link)
     except OSError as error:
-        return Entry(path=name, size=0, trouble=Trouble.UNREADABLE, detail=str(error.strerror))
-    trouble = None
-    if link and not path.resolve().is_relative_to(allowed):
-        trouble = Trouble.OUTSIDE
+        why = Trouble.DANGLING if error.errno == errno.ELOOP else Trouble.UNREADABLE
+        return Entry(path=name, size=0, trouble=why, detail=link if link else str(error.strerror))
+    outside = bool(link) and not path.resolve().is_relative_to(allowed)
+    if stat.S_ISDIR(found.st_mode):
+        return Entry(path=name, size=0, trouble=Trouble.FOLDER_OUTSIDE, detail=link) if outside else None
+    trouble = Trouble.OUTSIDE if outside else None
     return Entry(path=name, size=found.st_size, executable=bool(found.st_mode & 0o111), trouble=trouble, detail=link)

@@ -16,7 +16,8 @@ from fetchverify.errors import AbsentError
 from fetchverify.events import ignore
 from mock_server import MockHub, World
 from tests.models.folders import HERE, copy
-from tests.unit.diagnosis.test_diagnosis_folders import codes, drop, edit_json, model, rewrite
+from tests.unit.diagnosis.damages import drop, edit_json, model, rewrite
+from tests.unit.diagnosis.test_diagnosis_folders import codes
 
 FILES = {path.name: path.read_bytes() for path in (HERE / "hf-sharded").iterdir()}
 

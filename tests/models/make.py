@@ -1,6 +1,6 @@
 """Writes the folders beside this file with the real libraries; commit what it writes.
 
-    pip install torch transformers peft diffusers gguf deepspeed && python tests/models/make.py
+    pip install torch transformers peft diffusers gguf deepspeed torchtune "torchao<0.10" && python tests/models/make.py
 
 Everything is tiny: a Llama of two layers, 32 words, 16 wide.
 """
@@ -8,6 +8,7 @@ Everything is tiny: a Llama of two layers, 32 words, 16 wide.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -90,6 +91,22 @@ def adapter() -> None:
     ).save_pretrained(HERE / "peft-untrained")
 
 
+def trainer() -> None:
+    """A checkpoint after one step of a LoRA: the gradients of A are still zero, for B was."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import Trainer, TrainingArguments
+
+    model = get_peft_model(llama().float(), LoraConfig(r=4, target_modules=["q_proj"]))
+    asked = TrainingArguments(
+        "trainer-lora", max_steps=1, save_steps=1, per_device_train_batch_size=2, report_to=[], use_cpu=True
+    )
+    words = tokenizer()
+    words.pad_token = words.eos_token
+    rows = [{"input_ids": torch.tensor([1, 2, 3]), "labels": torch.tensor([1, 2, 3])}] * 2
+    with contextlib.chdir(HERE):  # the folder's name is kept in training_args.bin
+        Trainer(model, asked, train_dataset=rows, processing_class=words).train()
+
+
 def meta() -> None:
     """Meta's own names, halves as its model parallelism cuts them."""
     for name, parts in (("meta", 1), ("meta-2", 2)):
@@ -119,6 +136,73 @@ def meta() -> None:
                 for short in ("attention_norm", "ffn_norm"):
                     weights[f"layers.{layer}.{short}.weight"] = torch.randn(WIDE)
             torch.save({k: v.bfloat16() for k, v in weights.items()}, folder / f"consolidated.{part:02}.pth")
+
+
+def llama_stack() -> None:
+    """What Llama-Stack's torchtune recipe leaves after an epoch; names and keys are torchtune's own.
+
+    Source: llama-stack 0.2 `post_training/torchtune/common/checkpointer.py`, both values of `checkpoint_format`.
+    """
+    from safetensors.torch import save_file
+    from torchtune.models import convert_weights
+    from torchtune.models.llama3_2._component_builders import lora_llama3_2
+    from torchtune.modules.peft import get_adapter_state_dict, get_merged_lora_ckpt
+
+    torch.manual_seed(0)
+    modules = ["q_proj", "v_proj"]
+    model = lora_llama3_2(
+        modules,
+        vocab_size=VOCAB,
+        num_layers=LAYERS,
+        num_heads=4,
+        num_kv_heads=2,
+        embed_dim=WIDE,
+        max_seq_len=64,
+        intermediate_dim=24,
+        lora_rank=4,
+        lora_alpha=8,
+    ).to(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if "lora_b" in name:
+            torch.nn.init.normal_(parameter)
+    tuned = get_adapter_state_dict(model.state_dict())
+    merged = get_merged_lora_ckpt(dict(model.state_dict()), rank=4, alpha=8)
+    merged["output.weight"] = merged["tok_embeddings.weight"]
+
+    for fixture, name, alone in (
+        ("llama-stack-meta", "Llama3.2-1B-Instruct-sft-0", False),
+        ("llama-stack-meta-alone", "Llama3.2-1B-Instruct-sft-1", True),
+    ):
+        folder = HERE / fixture / name
+        folder.mkdir(parents=True)
+        for each in ("params.json", "tokenizer.model"):
+            shutil.copy(HERE / "meta" / each, folder)
+        torch.save(convert_weights.tune_to_meta(dict(merged)), folder / "consolidated.00.pth")
+        if not alone:
+            (folder / "adapter").mkdir()
+            torch.save(tuned, folder / "adapter" / "adapter.pth")
+        _log(folder)
+
+    folder = HERE / "llama-stack-hf" / "meta-llama" / "Llama-3.2-1B-Instruct-sft-0"
+    (folder / "adapter").mkdir(parents=True)
+    torch.save(tuned, folder / "adapter_model.pt")
+    renamed = convert_weights.tune_to_peft_adapter_weights(dict(tuned), num_heads=4, num_kv_heads=2, dim=WIDE)
+    save_file(renamed, folder / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    told = {"r": 4, "lora_alpha": 8, "target_modules": modules, "peft_type": "LORA"}
+    told = convert_weights.tune_to_peft_adapter_config(told, base_model_name_or_path=None)
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(told))
+    # All of the base but its weights.
+    for each in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(HERE / "hf-tied" / each, folder)
+    (folder / "original").mkdir()
+    for each in ("params.json", "tokenizer.model"):
+        shutil.copy(HERE / "meta" / each, folder / "original")
+    _log(folder)
+
+
+def _log(folder: Path) -> None:
+    (folder / "log").mkdir()
+    (folder / "log" / "log_1740530605.txt").write_text("Step 1 | loss:2.5 lr:0.0001 grad_norm:0.5 \n")
 
 
 def diffusion() -> None:
@@ -226,10 +310,23 @@ def zero() -> None:
 
 
 def verl() -> None:
+    """Each rank saves its part of every DTensor; which process group they came from is not in the file."""
+    import torch.distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
     folder = HERE / "verl"
     folder.mkdir()
     for rank in range(2):
-        torch.save({"w": torch.randn(4, 4)}, folder / f"model_world_size_2_rank_{rank}.pt")
+        torch.distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=2)
+        mesh = init_device_mesh("cpu", (2,))
+        parts = {
+            name: distribute_tensor(value, mesh, [Shard(0) if "norm" not in name else Replicate()], src_data_rank=None)
+            for name, value in llama().state_dict().items()
+        }
+        torch.save(parts, folder / f"model_world_size_2_rank_{rank}.pt")
+        torch.distributed.destroy_process_group()
     config().save_pretrained(folder / "huggingface")
     tokenizer().save_pretrained(folder / "huggingface")
 
@@ -240,7 +337,9 @@ if __name__ == "__main__":
             shutil.rmtree(old)
     transformers_folders()
     adapter()
+    trainer()
     meta()
+    llama_stack()
     diffusion()
     gguf_files()
     distributed()

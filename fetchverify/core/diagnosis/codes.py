@@ -109,7 +109,10 @@ RULES: dict[str, Rule] = {
     ),
     "FV118": Rule(E, "a wrong checksum inside the archive", "bytes changed after the file was written", _AGAIN),
     "FV119": Rule(
-        E, "a file that cannot be read", "the disk or its permissions say no", "check the disk and who may read it"
+        E,
+        "a file that cannot be read",
+        "the disk or its permissions say no, or it is a pipe or a device",
+        "check the disk and who may read it",
     ),
     "FV120": Rule(E, "a link that leads nowhere", "the cache's blob, or the file it was linked to, is gone", _AGAIN),
     "FV121": Rule(E, "a JSON file that cannot be read", "loaders stop at it", _AGAIN),
@@ -164,9 +167,17 @@ RULES: dict[str, Rule] = {
     ),
     "FV211": Rule(E, "the adapter's weights are missing", "there is nothing to load", "get them: `{get}`"),
     "FV212": Rule(
-        E, "a part of Meta's checkpoint is missing", "each part holds a slice of every tensor", "get it: `{get}`"
+        E,
+        "a part of Meta's checkpoint is missing",
+        "each part holds a slice of every tensor",
+        "get it: `{get}`; of a training of your own, copy it from where it was saved",
     ),
-    "FV213": Rule(E, "params.json is missing", "Meta's loader reads the model's sizes from it", "get it: `{get}`"),
+    "FV213": Rule(
+        E,
+        "params.json is missing",
+        "Meta's loader reads the model's sizes from it",
+        "get it: `{get}`; of a training of your own, copy it from its base",
+    ),
     "FV214": Rule(
         E,
         "a component of the pipeline is missing",
@@ -183,7 +194,7 @@ RULES: dict[str, Rule] = {
     "FV217": Rule(
         W,
         "no known layout",
-        "no rule says what belongs in this folder; each file was looked at alone",
+        "no rule says what belongs here; each file was looked at alone",
         "name the folder that holds the model",
     ),
     "FV218": Rule(
@@ -200,6 +211,42 @@ RULES: dict[str, Rule] = {
         "A fine-tuned checkpoint is saved in HF's form with config.json and tokenizer of the base. A download of the "
         "original layout has neither, so the save at the end of a long training fails. Get the base in HF's layout "
         "before you begin, in a folder of its own.",
+    ),
+    "FV220": Rule(
+        I,
+        "Llama-Stack's checkpoint in Meta's form",
+        "it is the whole model under Meta's names, and there is no config.json: transformers cannot load it",
+        "load it with Llama-Stack; for transformers convert it with transformers' own "
+        "`convert_llama_weights_to_hf.py`, and take config and tokenizer from its base: `{get}`",
+        "With `checkpoint_format: meta` Llama-Stack writes the model with the adapter merged into it, and the adapter "
+        "in torchtune's form beside it.",
+    ),
+    "FV221": Rule(
+        I,
+        "Llama-Stack's checkpoint in HF's form: an adapter alone",
+        "Llama-Stack writes no weights of the model in this form; the files around the adapter are its base's",
+        "load its base, and the folder `adapter` with PEFT; get the base: `{get}`",
+        "With `checkpoint_format: huggingface` Llama-Stack reads config.json from the folder above the base's "
+        "`original`. A base downloaded in Meta's layout alone has none, and the save at the end of the training "
+        "fails. Get the base in HF's layout before you begin: `fetchverify get REPO_ID --layout hf`.",
+    ),
+    "FV222": Rule(
+        E,
+        "Llama-Stack's adapter in PEFT's form is missing",
+        "PEFT loads the folder `adapter`; `adapter_model.pt` holds the same numbers under torchtune's names",
+        "copy `adapter` from where it was saved",
+    ),
+    "FV223": Rule(
+        E,
+        "model_index.json is missing",
+        "diffusers finds a pipeline's components through it",
+        "get it: `{get}`",
+    ),
+    "FV224": Rule(
+        I,
+        "no chat template",
+        "a model that sees is asked through its template; without one, pictures have no place in the text",
+        "get it: `{get}`; a base model may have none",
     ),
     # --- tensors
     "FV301": Rule(
@@ -239,7 +286,7 @@ RULES: dict[str, Rule] = {
         E,
         "embedding and config disagree",
         "loaders stop at the size mismatch, or tokens point behind the table",
-        "take config.json and weights from the same save",
+        "take config and weights from the same save",
     ),
     "FV307": Rule(
         E,
@@ -362,7 +409,7 @@ RULES: dict[str, Rule] = {
     ),
     "FV407": Rule(
         E,
-        "the ranks' slices differ in size",
+        "the ranks' slices do not make up whole tensors",
         "they come from different saves, or one was cut short",
         "copy them again from one save",
     ),

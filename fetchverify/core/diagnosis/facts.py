@@ -97,6 +97,19 @@ class Tensor:
         return count
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What a rank's part of a DTensor says of the whole.
+
+    Attributes:
+        shape: of the whole.
+        sides: for each dimension of the mesh, the side along which the whole is cut; None where it is repeated.
+    """
+
+    shape: Shape
+    sides: tuple[int | None, ...]
+
+
 # Bits of one number. Source: safetensors 0.8.0 `tensor.rs`.
 DTYPE_BITS = {
     "F4": 4,
@@ -129,7 +142,9 @@ class Trouble(Enum):
 
     DANGLING = "dangling"
     OUTSIDE = "outside"
+    FOLDER_OUTSIDE = "folder outside"
     UNREADABLE = "unreadable"
+    LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +154,7 @@ class Entry:
     Attributes:
         size: bytes of the content; 0 where it cannot be looked at.
         executable: its mode says that it may be run.
-        detail: of a trouble, what the system says or where the link leads.
+        detail: of a trouble, what the system says or where the link leads; of what was left out, a phrase for it.
     """
 
     path: str
@@ -155,7 +170,8 @@ class FileSeen:
 
     Attributes:
         tensors: None where it has no header that could be read.
-        value: of a JSON file that rules look into, the value; of a file of `torch.save`, numbers that rules ask for.
+        value: of a JSON file that rules look into, the value; of a file of `torch.save`, what rules ask for: of
+            DeepSpeed's ranks some numbers, else a `Slice` for each tensor that is a part of a larger one.
         imports: what a pickle would import.
         dcp: of a `.metadata`, what it says.
     """

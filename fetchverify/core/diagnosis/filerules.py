@@ -27,6 +27,10 @@ PROMISED: dict[str, frozenset[Content]] = {
 }
 
 
+# What there is nothing to read of.
+UNREAD = frozenset({Trouble.DANGLING, Trouble.UNREADABLE, Trouble.FOLDER_OUTSIDE})
+
+
 def promised_by(path: str) -> frozenset[Content] | None:
     """Return what the name promises; None where it may be anything."""
     name = path.rpartition("/")[2]
@@ -67,7 +71,7 @@ def judge_file(seen: FileSeen, origin: Origin) -> Iterator[Finding]:
     """Yield what is wrong with one file."""
     path = seen.entry.path
     yield from judge_entry(seen.entry, origin)
-    if seen.entry.trouble in {Trouble.DANGLING, Trouble.UNREADABLE}:
+    if seen.entry.trouble in UNREAD:
         return
     wrong = wrong_content(path, seen.sniffed)
     if wrong is not None:
@@ -89,7 +93,10 @@ def judge_entry(entry: Entry, origin: Origin) -> Iterator[Finding]:
             yield finding("FV119", entry.path, entry.detail, origin=origin)
         case Trouble.OUTSIDE:
             yield finding("FV504", entry.path, f"it links to `{entry.detail}`", origin=origin)
-        case None:
+        case Trouble.FOLDER_OUTSIDE:
+            seen = f"it links to the folder `{entry.detail}`, which was not looked at"
+            yield finding("FV504", entry.path, seen, origin=origin)
+        case Trouble.LEFT_OUT | None:
             pass
 
 

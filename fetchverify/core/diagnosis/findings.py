@@ -67,13 +67,17 @@ class Origin:
         """Return the command that fetches these files again."""
         words = ["fetchverify", "get", self.repo_id or "REPO_ID"]
         globs = any("*" in path for path in paths)
-        for path in paths:
-            words += ["--include", shlex.quote(path)] if globs else [shlex.quote(path)]
-        if self.revision is not None:
-            words += ["--revision", self.revision]
-        if self.to is not None:
-            words += ["--to", shlex.quote(self.to)]
-        return " ".join(words)
+        names = [shlex.quote(path) for path in paths]
+        options = ["--revision", self.revision] if self.revision is not None else []
+        options += ["--to", shlex.quote(self.to)] if self.to is not None else []
+        if globs:
+            for name in names:
+                words += ["--include", name]
+        elif any(path.startswith("-") for path in paths):
+            options += ["--", *names]
+        else:
+            words += names
+        return " ".join(words + options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

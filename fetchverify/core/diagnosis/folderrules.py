@@ -10,7 +10,7 @@ from fetchverify.core.diagnosis.codes import finding
 from fetchverify.core.diagnosis.facts import FileSeen, Tensor
 from fetchverify.core.diagnosis.findings import Finding
 from fetchverify.core.diagnosis.layouts import META_PART, SHARD, FolderSeen, hf_weights
-from fetchverify.core.diagnosis.tensorrules import embedding_rows, judge_adapter, judge_tensors
+from fetchverify.core.diagnosis.tensorrules import architecture, embedding_rows, judge_adapter, judge_tensors
 
 _INDEX = ".index.json"
 _MEMBERS_SHOWN = 4
@@ -18,7 +18,7 @@ _MEMBERS_SHOWN = 4
 
 def judge_folder(folder: FolderSeen, found: tuple[str, ...]) -> Iterator[Finding]:
     """Yield what is wrong with a folder of these layouts."""
-    if layouts.META in found and layouts.HF in found:
+    if {layouts.META, layouts.STACK_META} & {*found} and layouts.HF in found:
         yield finding("FV218", folder.path, "config.json and consolidated.*.pth lie side by side", origin=folder.origin)
     for layout in found:
         rules = _RULES.get(layout)
@@ -48,6 +48,7 @@ def _hf(folder: FolderSeen) -> Iterator[Finding]:
     yield from _weights(folder)
     yield from _tokenizer(folder)
     yield from _processor(folder)
+    yield from _template(folder)
 
 
 def _weights(folder: FolderSeen) -> Iterator[Finding]:
@@ -109,6 +110,11 @@ def _shards(folder: FolderSeen, names: tuple[str, ...]) -> Iterator[Finding]:
             yield from _index(folder, name, seen_file, said=bool(sets))
 
 
+def _is_name(text: str) -> bool:
+    """Tell a name that a repo may hold beside its index from what only a hostile or broken index gives."""
+    return text.endswith((".safetensors", ".bin")) and "/" not in text and text.isprintable()
+
+
 def _index(folder: FolderSeen, name: str, index: FileSeen, *, said: bool) -> Iterator[Finding]:
     """Compare an index with the headers, both ways."""
     value = folder.value(name)
@@ -127,7 +133,7 @@ def _index(folder: FolderSeen, name: str, index: FileSeen, *, said: bool) -> Ite
             folder.path,
             f"the index names {_some(absent)}",
             origin=folder.origin,
-            fetch=tuple(map(folder.at, absent)),
+            fetch=tuple(folder.at(one) for one in absent if _is_name(one)) or (folder.at(name),),
         )
     here = [shard for shard in shards if shard in folder.files and folder.files[shard].tensors is not None]
     total = 0
@@ -209,6 +215,20 @@ def _processor(folder: FolderSeen) -> Iterator[Finding]:
         yield finding("FV209", folder.path, seen, origin=folder.origin, fetch=(folder.at("preprocessor_config.json"),))
 
 
+def _template(folder: FolderSeen) -> Iterator[Finding]:
+    config = folder.value("config.json") or {}
+    sees = isinstance(config.get("vision_config"), dict) and isinstance(config.get("text_config"), dict)
+    if not sees or not architecture(config).endswith("ForConditionalGeneration"):
+        return
+    beside = {"chat_template.jinja", "chat_template.json"} & folder.files.keys()
+    if not beside and not any("chat_template" in (folder.value(name) or {}) for name in _TEMPLATED):
+        fetch = (folder.at("chat_template*"),)
+        yield finding("FV224", folder.path, "no chat_template.jinja", origin=folder.origin, fetch=fetch)
+
+
+_TEMPLATED = ("tokenizer_config.json", "processor_config.json")
+
+
 # --- PEFT
 
 
@@ -238,6 +258,9 @@ def _peft(folder: FolderSeen) -> Iterator[Finding]:
 
 # --- Meta
 
+# What a save in HF's form takes along from the base.
+_FOR_HF = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
 
 def _meta(folder: FolderSeen) -> Iterator[Finding]:
     parts = {int(found[1]): name for name in folder.files if (found := META_PART.fullmatch(name))}
@@ -255,16 +278,33 @@ def _meta(folder: FolderSeen) -> Iterator[Finding]:
             "FV212", folder.path, f"{len(lost)} of {count}: {_some(lost)}", origin=folder.origin, fetch=tuple(lost)
         )
     yield from _meta_parts(folder, parts)
+    yield from _meta_width(folder, parts, params)
     names = {tensor.name for name in parts.values() for tensor in folder.files[name].tensors or ()}
     layers = {int(name.split(".")[1]) for name in names if name.startswith("layers.") and name.split(".")[1].isdigit()}
     wanted = params.get("n_layers") if params else None
     if type(wanted) is int and layers and max(layers) + 1 < min(wanted, 10_000):
         yield finding("FV304", folder.path, f"{len(layers)} layers, params.json says {wanted}", origin=folder.origin)
+
+
+def _meta_alone(folder: FolderSeen) -> Iterator[Finding]:
+    """Yield what is wrong with a folder in Meta's layout, and what a save in HF's form would lack."""
+    yield from _meta(folder)
     if "config.json" not in folder.files and layouts.HF not in layouts.recognise(folder):
-        seen = (
-            f"{len(parts)} of Meta's parts, no config.json; a fine-tuned model cannot be saved in HF's form from here"
-        )
-        yield finding("FV219", folder.path, seen, origin=folder.origin)
+        parts = sum(META_PART.fullmatch(name) is not None for name in folder.files)
+        lacking = [name for name in _FOR_HF if name not in folder.files]
+        seen = f"{parts} of Meta's parts, no {', '.join(lacking)}; a fine-tuned model cannot be saved in HF's form"
+        yield finding("FV219", folder.path, f"{seen} from here", origin=folder.origin)
+
+
+def _meta_width(folder: FolderSeen, parts: dict[int, str], params: dict[str, object] | None) -> Iterator[Finding]:
+    """Yield that params.json gives another width: that of a norm, which no part holds a slice of."""
+    width = params.get("dim") if params else None
+    for name in parts.values():
+        for tensor in folder.files[name].tensors or ():
+            if tensor.name == "norm.weight" and type(width) is int and tensor.shape != (width,):
+                seen = f"`norm.weight` is {list(tensor.shape)}, params.json says a width of {width:,}"
+                yield finding("FV306", folder.at(name), seen, origin=folder.origin)
+                return
 
 
 def _parallel(folder: FolderSeen, parts: dict[int, str], params: dict[str, object] | None) -> int:
@@ -330,7 +370,8 @@ def _alone(folder: FolderSeen) -> Iterator[Finding]:
 _RULES: dict[str, Callable[[FolderSeen], Iterator[Finding]]] = {
     layouts.HF: _hf,
     layouts.PEFT: _peft,
-    layouts.META: _meta,
+    layouts.META: _meta_alone,
+    layouts.STACK_META: _meta,
     layouts.COMPONENT: _component,
     layouts.GGUF: _gguf,
     layouts.WEIGHTS: _alone,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from fetchverify.core.diagnosis.findings import Origin
 # Layouts as people read them.
 HF, PEFT, META, DIFFUSERS, GGUF = "transformers", "PEFT adapter", "Meta", "diffusers", "GGUF"
 DCP, ZERO, VERL, WEIGHTS = "distributed checkpoint", "DeepSpeed ZeRO", "verl", "weights alone"
-TOKENIZER, COMPONENT = "tokenizer", "diffusers component"
+TOKENIZER, COMPONENT, ONE_FILE = "tokenizer", "diffusers component", "one file"
+STACK_META, STACK_ADAPTER = "Llama-Stack in Meta's form", "Llama-Stack in HF's form, an adapter alone"
 
 SHARD = re.compile(
     r"(?P<stem>.+)-(?P<number>\d{5,6})-of-(?P<count>\d{5,6})(?P<ending>(?:\.[\w]+)?\.(?:safetensors|bin|gguf))"
@@ -21,6 +22,8 @@ SHARD = re.compile(
 META_PART = re.compile(r"consolidated\.(\d{2,3})\.pth")
 VERL_PART = re.compile(r"model_world_size_(\d{1,6})_rank_(\d{1,6})\.pt")
 ZERO_FILE = re.compile(r"(?:bf16_)?(?:zero_pp_rank_\d+_)?mp_rank_\d+_(?:optim|model)_states\.pt")
+# Source: llama-stack 0.2 `post_training/torchtune/common/checkpointer.py`: `<model>-<algorithm>-<epoch>`.
+STACK_NAME = re.compile(r"(?P<model>.+)-sft-(?P<epoch>\d{1,6})")
 STEP = re.compile(r"global_step\d+")
 _HF_WEIGHTS = re.compile(
     r"(?:model|pytorch_model)(?:\.\w+)?(?:-\d{5,6}-of-\d{5,6})?(?:\.\w+)?\.(?:safetensors|bin)(?:\.index\.json)?"
@@ -69,8 +72,16 @@ def adapter_weights(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if _ADAPTER_WEIGHTS.fullmatch(name)))
 
 
-def recognise(folder: FolderSeen, above: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Return the layouts of one folder; `above` are those of the folder that it lies in."""
+def recognise(
+    folder: FolderSeen, above: tuple[str, ...] = (), adapter: Collection[str] = frozenset()
+) -> tuple[str, ...]:
+    """Return the layouts of one folder.
+
+    Args:
+        folder: by its names alone.
+        above: layouts of the folder that it lies in.
+        adapter: names in its folder `adapter`, where it has one.
+    """
     names = folder.files.keys()
     found = []
     if "model_index.json" in names:
@@ -79,20 +90,27 @@ def recognise(folder: FolderSeen, above: tuple[str, ...] = ()) -> tuple[str, ...
         return (COMPONENT,)
     if ZERO in above and STEP.fullmatch(folder.path.rpartition("/")[2]):
         return ()  # judged with the folder that it lies in
+    meta = any(META_PART.fullmatch(name) for name in names)
+    if STACK_META in above and "adapter.pth" in names and not meta:
+        return ()  # so is this
+    if _is_copied_original(folder, above) and not meta:
+        return ()
     if "adapter_config.json" in names or adapter_weights(names):
         found.append(PEFT)
-    meta = any(META_PART.fullmatch(name) for name in names)
     # Mistral's own layout has a params.json too, beside safetensors.
     other = "config.json" in names or any(name.endswith(".safetensors") for name in names)
     if meta or ("params.json" in names and not other):
-        found.append(META)
+        found.append(STACK_META if "adapter.pth" in adapter or is_stacks(folder) else META)
     weights = hf_weights(names)
     index = any(_HF_WEIGHTS.fullmatch(name) and name.endswith(".json") for name in names)
     training = ".metadata" in names or any(name.endswith(".distcp") for name in names)
     zero = any(STEP.fullmatch(name) for name in folder.folders) or any(ZERO_FILE.fullmatch(name) for name in names)
     verl = any(VERL_PART.fullmatch(name) for name in names)
     gguf = any(name.endswith(".gguf") for name in names)
-    leaves_only_config = training or zero or verl or gguf or PEFT in found
+    alone = "adapter_model.pt" in names or (is_stacks(folder) and "adapter_config.json" in adapter)
+    if alone and not (found or weights or index):
+        found.append(STACK_ADAPTER)
+    leaves_only_config = training or zero or verl or gguf or {PEFT, STACK_ADAPTER} & {*found}
     if weights or index or ("config.json" in names and not leaves_only_config and _is_model(folder)):
         found.append(HF)
     if gguf:
@@ -108,6 +126,21 @@ def recognise(folder: FolderSeen, above: tuple[str, ...] = ()) -> tuple[str, ...
     if not found and _TOKENIZER & names:
         found.append(TOKENIZER)
     return tuple(found)
+
+
+def name_of(folder: FolderSeen) -> str:
+    """Return the path of the folder as far as it is known, also of the one that is looked at; empty in the cache."""
+    return folder.path if folder.path != "." else (folder.origin.to or "").replace("\\", "/").rstrip("/")
+
+
+def is_stacks(folder: FolderSeen) -> bool:
+    """Tell whether the folder has the name that Llama-Stack gives to what an epoch leaves."""
+    return STACK_NAME.fullmatch(name_of(folder).rpartition("/")[2]) is not None
+
+
+def _is_copied_original(folder: FolderSeen, above: tuple[str, ...]) -> bool:
+    """Tell Meta's small files that lie beside HF's layout without their weights: those were left out on purpose."""
+    return folder.path.rpartition("/")[2] == "original" and bool({HF, PEFT, STACK_ADAPTER} & {*above})
 
 
 def _is_model(folder: FolderSeen) -> bool:

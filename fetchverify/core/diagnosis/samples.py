@@ -22,13 +22,15 @@ _EXPONENTS = {
     "F32": (4, 0x7F800000, 0x00800000, 0x80000000),
     "F64": (8, 0x7FF0 << 48, 0x0010 << 48, 0x8000 << 48),
 }
-_LORA_B = re.compile(r"lora_(?:embedding_)?B\b")
+_LORA_B = re.compile(r"lora_(?:embedding_)?[Bb]\b")
 # What may be zero, or infinite: what begins at zero, and masks. Some norms are stored as a distance from one.
 # RoBERTa's token types are zeros, for want of any in fairseq.
 _EXEMPT = re.compile(
-    r"bias|norm|ln_|lora_(?:embedding_)?B\b|mask|zero_conv|\.gate\.|scale|running_|position|rotary|router|token_type"
+    r"bias|norm|ln_|lora_(?:embedding_)?[Bb]\b|mask|zero_conv|\.gate\.|scale|running_|position|rotary|router|token_type"
     r"|\b(?:gamma|beta)\b"
 )
+# What an optimizer keeps is zero where no gradient came yet: of a LoRA's A at first, of experts that were not chosen.
+_STATE = re.compile(r"exp_avg|exp_inf|max_exp|momentum|(?:^|\.)state\.\d+\.")
 # A matrix smaller than this may be zero for reasons of its own.
 _LARGE_BYTES = 64 << 10
 _EMBEDDING = re.compile(r"embed|wte|lm_head|output\.weight|embd")
@@ -93,7 +95,7 @@ def judge_samples(seen: Iterable[Seen], origin: Origin) -> Iterator[Finding]:
     for (path, name), found in tensors.items():
         if any(one.wild for one in found) and not _EXEMPT.search(name):
             yield finding("FV312", path, f"in `{name[:120]}`", origin=origin)
-        if not _EXEMPT.search(name):
+        if not _EXEMPT.search(name) and not _STATE.search(name):
             yield from _zeros(path, name, found, origin)
 
 

@@ -17,7 +17,7 @@ _HARMLESS = re.compile(
     | torch\.(BoolTensor|(Byte|Char|Short|Int|Long|Half|Float|Double|BFloat16)Tensor)
     | torch\._utils\._rebuild_\w+ | torch\._tensor\._rebuild_from_type_v2 | torch\.storage\.\w+
     | torch\.nn\.parameter\.Parameter | torch\.serialization\._get_layout | torch\.random\.\w+
-    | torch\.distributed\.(checkpoint\.(metadata|filesystem)|_shard|tensor|_tensor|device_mesh)\.[\w.]+
+    | torch\.distributed\.(checkpoint\.(metadata|filesystem)|_shard|tensor|_tensor|device_mesh|_mesh_layout)\.[\w.]+
     | torch\.optim\.\w+\.\w+ | torch\.optim\.\w+
     | numpy\.(_?core)\.(multiarray|numeric)\.(_reconstruct|scalar|_frombuffer) | numpy\.(ndarray|dtype|dtypes\.\w+)
     | numpy\.random\.\w+\.\w+ | _codecs\.encode | copyreg\._reconstructor

@@ -202,6 +202,10 @@ def _some(items: Sequence[object]) -> str:
     return shown if len(items) <= 4 else f"{shown} and {len(items) - 4:,} more"
 
 
+# torchtune writes the halves in small letters.
+_HALF = re.compile(r"(.+)\.lora_(?:embedding_)?([ABab])(?:\.\w+)?(?:\.weight)?")
+
+
 def judge_adapter(
     path: str, tensors: Sequence[Tensor], config: Mapping[str, Any] | None, origin: Origin
 ) -> Iterator[Finding]:
@@ -210,13 +214,14 @@ def judge_adapter(
     if empty:
         yield from empty
         return
-    if config is None or config.get("peft_type", "LORA") != "LORA":
+    config = config or {}
+    if config.get("peft_type", "LORA") != "LORA":
         return
     halves: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for tensor in tensors:
-        found = re.fullmatch(r"(.+)\.lora_(?:embedding_)?([AB])(?:\.\w+)?(?:\.weight)?", tensor.name)
+        found = _HALF.fullmatch(tensor.name)
         if found is not None:
-            halves[found[1]][found[2]] = tensor
+            halves[found[1]][found[2].upper()] = tensor
     single = [module for module, pair in halves.items() if len(pair) < 2]
     if single:
         lost = "B" if "A" in halves[single[0]] else "A"

@@ -11,6 +11,12 @@ from fetchverify.core.diagnosis.codes import finding
 from fetchverify.core.diagnosis.findings import Finding
 
 GATHER = "stage3_gather_16bit_weights_on_model_save"
+# One of these is in whatever `accelerate config` writes, and in any config that DeepSpeed takes.
+_KEYS = frozenset(
+    {"compute_environment", "distributed_type", "num_processes", "deepspeed_config", "fsdp_config", "mixed_precision"}
+    | {"zero_optimization", "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"}
+    | {"optimizer", "scheduler", "fp16", "bf16", "use_cpu", "num_machines", "debug"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,9 @@ def judge_training(path: str, config: Mapping[str, Any], machine: Machine) -> It
         config: Accelerate's, or DeepSpeed's, as read.
         machine: where it was looked at.
     """
+    if not _KEYS & config.keys():
+        yield finding("FV416", path, "it has no key of Accelerate's or DeepSpeed's")
+        return
     accelerate = "distributed_type" in config or "deepspeed_config" in config or "num_processes" in config
     stage, gathers, key = _accelerate(config) if accelerate else _deepspeed(config)
     if stage == 3 and not gathers:

@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from fetchverify.core.diagnosis.codes import finding
-from fetchverify.core.diagnosis.facts import DcpSeen
+from fetchverify.core.diagnosis.facts import DcpSeen, Shape, Slice
 from fetchverify.core.diagnosis.findings import Finding, Origin
 from fetchverify.core.diagnosis.layouts import VERL_PART, FolderSeen
 
 _OPTIM = re.compile(r"(?:bf16_)?zero_pp_rank_(\d{1,6})_mp_rank_(\d{1,6})_optim_states\.pt")
 _MODEL = re.compile(r"(?:zero_pp_rank_(\d{1,6})_)?mp_rank_(\d{1,6})_model_states\.pt")
-_REPO = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
+# What may stand in a command that is shown: no option, no path.
+REPO = re.compile(r"(?:\w[\w.-]{0,94}/)?\w[\w.-]{0,94}", re.ASCII)
 
 
 def base_of(folder: FolderSeen) -> str | None:
@@ -22,7 +23,7 @@ def base_of(folder: FolderSeen) -> str | None:
     if seen is None or not isinstance(seen.value, dict):
         return None
     name = seen.value.get("model_name")
-    return name if isinstance(name, str) and _REPO.fullmatch(name) else None
+    return name if isinstance(name, str) and REPO.fullmatch(name) else None
 
 
 def _needs_conversion(folder: FolderSeen, what: str) -> Finding:
@@ -101,7 +102,50 @@ def judge_verl(folder: FolderSeen) -> Iterator[Finding]:
         lost = [rank for rank in range(min(world, 100_000)) if rank not in ranks]
         if lost:
             yield finding("FV409", folder.path, f"{_ranks(lost)} of {world:,}", origin=folder.origin)
+        else:
+            yield from _placements(folder, world)
         yield _needs_conversion(folder, f"{len(ranks):,} ranks of verl")
+
+
+def _placements(folder: FolderSeen, world: int) -> Iterator[Finding]:
+    """Yield that the ranks of a world, which are all there, do not make up whole tensors: names, shapes, places."""
+    names = [f"model_world_size_{world}_rank_{rank}.pt" for rank in range(world)]
+    told = [folder.files[name] for name in names if name in folder.files]
+    if not told or len(told) != world or any(seen.tensors is None for seen in told):
+        return
+    ranks = [{tensor.name: tensor.shape for tensor in seen.tensors or ()} for seen in told]
+    slices = [seen.value if isinstance(seen.value, dict) else {} for seen in told]
+    for rank, name in enumerate(names):
+        other = sorted(ranks[rank].keys() ^ ranks[0].keys())
+        if other:
+            seen = f"rank {rank} and rank 0 differ in {len(other):,} tensors, such as `{other[0][:120]}`"
+            yield finding("FV407", folder.at(name), seen, origin=folder.origin)
+            return
+    for tensor in ranks[0]:
+        parts = [one.get(tensor) for one in slices]
+        shapes = [one[tensor] for one in ranks]
+        if any(part != parts[0] for part in parts) or not _make_up(parts[0], shapes):
+            whole = f" of {list(parts[0].shape)}" if parts[0] is not None else ""
+            seen = f"`{tensor[:120]}`{whole}: the ranks hold {', '.join(str(list(one)) for one in shapes[:4])}"
+            yield finding("FV407", folder.path, seen, origin=folder.origin)
+            return
+
+
+def _make_up(part: Slice | None, shapes: Sequence[Shape]) -> bool:
+    """Tell whether slices of these shapes may be one tensor; of a mesh of several dimensions their number alone."""
+    if part is None:
+        return True  # cut in a way that this does not know
+    if any(len(shape) != len(part.shape) for shape in shapes):
+        return False
+    cut = {side for side in part.sides if side is not None}
+    if not all(-len(part.shape) <= side < len(part.shape) for side in cut):
+        return False
+    cut = {side % len(part.shape) for side in cut}
+    rest = all(shape[side] == whole for side, whole in enumerate(part.shape) if side not in cut for shape in shapes)
+    if len(part.sides) > 1 or not cut:
+        return rest and all(here <= whole for shape in shapes for here, whole in zip(shape, part.shape, strict=True))
+    (side,) = cut
+    return rest and sum(shape[side] for shape in shapes) == part.shape[side]
 
 
 def judge_zero(top: FolderSeen, steps: Sequence[FolderSeen]) -> Iterator[Finding]:

@@ -34,11 +34,13 @@ def judge_use(
         config: its `config.json`.
         findings: what was found wrong.
     """
-    here = {place.layout for place in places if place.path == "."}
+    places = tuple(places)
+    here = {place.layout for place in places if place.path == "." or place.layout == layouts.ONE_FILE}
     lacks = []
     if _WANTED[use] not in here:
         found = ", ".join(sorted(here)) or "no known layout"
-        lacks.append(f"`{use}` needs the layout of {_WANTED[use]}, this is {found}")
+        deeper = next((f"; `{place.path}` has it" for place in places if place.layout == _WANTED[use]), "")
+        lacks.append(f"`{use}` needs the layout of {_WANTED[use]}, this is {found}{deeper}")
     elif use in {"causal-lm", "vllm"}:
         named = architecture(config or {})
         if not named.endswith(_GENERATES):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fetchverify.core.diagnosis import layouts
 from fetchverify.core.diagnosis.codes import finding
 from fetchverify.core.diagnosis.facts import FileSeen
 from fetchverify.core.diagnosis.filerules import judge_file
-from fetchverify.core.diagnosis.findings import Finding, Origin, Place
+from fetchverify.core.diagnosis.findings import Finding, Origin, Place, Severity
 from fetchverify.core.diagnosis.folderrules import judge_folder
 from fetchverify.core.diagnosis.layouts import FolderSeen
 from fetchverify.core.diagnosis.securityrules import judge_security
+from fetchverify.core.diagnosis.stackrules import judge_stack
 from fetchverify.core.diagnosis.trainrules import judge_zero
+
+_EMPTY = "there is no file in it"
 
 
 def folders_of(files: Iterable[FileSeen], origin: Origin) -> dict[str, FolderSeen]:
@@ -42,10 +46,20 @@ def recognise_all(folders: Mapping[str, FolderSeen]) -> dict[str, tuple[str, ...
     for path, folder in folders.items():
         parent = path.rpartition("/")[0] or "."
         above = found.get(parent, ()) if path != "." else ()
-        one = layouts.recognise(folder, above)
+        adapter = folders.get(folder.at("adapter"))
+        one = layouts.recognise(folder, above, adapter.files.keys() if adapter is not None else ())
+        if not one and _is_pipeline(folder, folders):
+            one = (layouts.DIFFUSERS,)
         if one:
             found[path] = one
     return found
+
+
+def _is_pipeline(folder: FolderSeen, folders: Mapping[str, FolderSeen]) -> bool:
+    """Tell a pipeline of diffusers that lost its model_index.json: a scheduler and weights lie side by side."""
+    inside = [folders[folder.at(name)].files.keys() for name in folder.folders]
+    weights = any(name.startswith("diffusion_pytorch_model.") for names in inside for name in names)
+    return weights and any("scheduler_config.json" in names for names in inside)
 
 
 def judge_tree(files: Iterable[FileSeen], origin: Origin) -> tuple[tuple[Place, ...], tuple[Finding, ...]]:
@@ -58,6 +72,8 @@ def judge_tree(files: Iterable[FileSeen], origin: Origin) -> tuple[tuple[Place, 
         findings += judge_folder(folders[path], names)
         if layouts.DIFFUSERS in names:
             findings += _pipeline(folders[path], folders)
+        if {layouts.STACK_META, layouts.STACK_ADAPTER} & {*names}:
+            findings += judge_stack(folders[path], folders.get(folders[path].at("adapter")), names)
         if layouts.ZERO in names:
             steps = [
                 folders[folders[path].at(name)]
@@ -65,9 +81,11 @@ def judge_tree(files: Iterable[FileSeen], origin: Origin) -> tuple[tuple[Place, 
                 if layouts.STEP.fullmatch(name)
             ]
             findings += judge_zero(folders[path], steps) if steps else judge_zero_alone(folders[path])
+    findings = [_beside_original(one, folders, found) for one in findings]
     findings += _still_here(findings, folders, found, origin)
-    if not found and files:
-        findings.append(finding("FV217", ".", f"{len(files):,} files, none of them a model's"))
+    if not found:
+        seen = f"{len(files):,} file{'s' if len(files) != 1 else ''}, none of a model" if files else _EMPTY
+        findings.append(finding("FV217", ".", seen))
     findings += judge_security(files)
     places = tuple(Place(path=path, layout=name) for path, names in found.items() for name in names)
     return places, tuple(findings)
@@ -78,6 +96,17 @@ def judge_zero_alone(folder: FolderSeen) -> Iterator[Finding]:
     for one in judge_zero(folder, [folder]):
         if one.code != "FV405":
             yield one
+
+
+def _beside_original(one: Finding, folders: Mapping[str, FolderSeen], found: Mapping[str, tuple[str, ...]]) -> Finding:
+    """Return the finding, milder where the weights that HF's layout lacks lie beside it in Meta's.
+
+    A base so downloaded is what torchtune and Llama-Stack train from.
+    """
+    place = folders[one.path].at("original") if one.code == "FV202" else ""
+    if layouts.META not in found.get(place, ()):
+        return one
+    return replace(one, severity=Severity.WARNING, seen=f"{one.seen}; Meta's form of them lies in `{place}`")
 
 
 def _still_here(
@@ -103,6 +132,10 @@ _MODEL_FILE = re.compile(
 
 
 def _pipeline(top: FolderSeen, folders: Mapping[str, FolderSeen]) -> Iterator[Finding]:
+    if "model_index.json" not in top.files:
+        shown = ", ".join(f"`{name}`" for name in sorted(top.folders)[:6])
+        fetch = (top.at("model_index.json"),)
+        yield finding("FV223", top.path, f"components without it: {shown}", origin=top.origin, fetch=fetch)
     value: Mapping[str, Any] = top.value("model_index.json") or {}
     variants: dict[str, set[str]] = {}
     for name, pair in value.items():

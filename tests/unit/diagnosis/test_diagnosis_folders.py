@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
+import hashlib
 import re
 import shlex
 import shutil
-import struct
-import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +19,13 @@ from fetchverify.commands.doctor import DoctorOptions, run
 from fetchverify.core.diagnosis.codes import RULES, explain
 from fetchverify.core.diagnosis.facts import Content, Entry, FileSeen, Sniffed
 from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Origin, Severity
-from fetchverify.core.diagnosis.layouts import FolderSeen
+from fetchverify.core.diagnosis.layouts import STACK_ADAPTER, STACK_META, FolderSeen
 from fetchverify.core.diagnosis.trainrules import judge_dcp
-from fetchverify.formats import dcp, torchfile
+from fetchverify.formats import dcp
 from fetchverify.formats.source import Bytes
 from tests.models.folders import HEALTHY, HERE, copy
-from tests.unit.formats.damage import ONE_FILE, pack
+from tests.unit.diagnosis.damages import ONE_FOLDER, edit_json
+from tests.unit.formats.damage import ONE_FILE
 
 
 def diagnose(path: Path | str, **options: Any) -> Diagnosis:
@@ -52,10 +49,14 @@ LAYOUTS = {
     "hf-no-head": {"transformers"},
     "hf-sharded": {"transformers"},
     "hf-tied": {"transformers"},
+    "llama-stack-hf": {STACK_ADAPTER, "PEFT adapter"},
+    "llama-stack-meta": {STACK_META},
+    "llama-stack-meta-alone": {STACK_META},
     "meta": {"Meta"},
     "meta-2": {"Meta"},
     "peft": {"PEFT adapter"},
     "peft-untrained": {"PEFT adapter"},
+    "trainer-lora": {"PEFT adapter"},
     "verl": {"verl", "tokenizer"},
     "zero": {"DeepSpeed ZeRO"},
 }
@@ -79,292 +80,6 @@ def test_each_damage_to_one_file_is_named(name: str, tmp_path: Path) -> None:
     assert code in codes(found)
     assert 1 == found.exit_code
     assert () == tuple(one for one in found.findings if one.path != "model.safetensors")
-
-
-def edit_json(path: Path, **changes: Any) -> None:
-    value = json.loads(path.read_text())
-    for key, change in changes.items():
-        if change is None:
-            value.pop(key, None)
-        else:
-            value[key] = change
-    path.write_text(json.dumps(value))
-
-
-def header_of(path: Path) -> tuple[dict[str, Any], bytes]:
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    return json.loads(data[8 : 8 + length]), data[8 + length :]
-
-
-def rewrite(path: Path, change: Callable[[dict[str, tuple[dict[str, Any], bytes]]], None]) -> None:
-    """Change the tensors of a file, as if it had been saved so: the header stays whole."""
-    header, data = header_of(path)
-    header.pop("__metadata__", None)
-    tensors = {name: (one, data[one["data_offsets"][0] : one["data_offsets"][1]]) for name, one in header.items()}
-    change(tensors)
-    out, at, new = bytearray(), 0, {}
-    for name, (one, raw) in tensors.items():
-        new[name] = {**one, "data_offsets": [at, at + len(raw)]}
-        out += raw
-        at += len(raw)
-    path.write_bytes(pack(new, bytes(out)))
-
-
-def drop(pattern: str) -> Callable[[dict[str, Any]], None]:
-    def change(tensors: dict[str, Any]) -> None:
-        lost = [name for name in tensors if re.search(pattern, name)]
-        assert lost, pattern
-        for name in lost:
-            del tensors[name]
-
-    return change
-
-
-def rename(text: str, by: str) -> Callable[[dict[str, Any]], None]:
-    def change(tensors: dict[str, Any]) -> None:
-        items = [(name.replace(text, by, 1) if text else by + name, one) for name, one in tensors.items()]
-        tensors.clear()
-        tensors.update(items)
-
-    return change
-
-
-def hollow(tensors: dict[str, Any]) -> None:
-    for name, (one, _) in tensors.items():
-        tensors[name] = ({**one, "shape": [0]}, b"")
-
-
-def clear(tensors: dict[str, Any]) -> None:
-    tensors.clear()
-
-
-def half_rank(tensors: dict[str, Any]) -> None:
-    name = next(name for name in tensors if "lora_A" in name)
-    one, raw = tensors[name]
-    tensors[name] = ({**one, "shape": [one["shape"][0] // 2, one["shape"][1]]}, raw[: len(raw) // 2])
-
-
-def cut(path: Path, by: int = 9) -> None:
-    path.write_bytes(path.read_bytes()[:-by])
-
-
-def model(name: str = "model.safetensors") -> Callable[[Callable[[dict[str, Any]], None]], Callable[[Path], None]]:
-    return lambda change: lambda folder: rewrite(folder / name, change)
-
-
-def gone(*names: str) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        for name in names:
-            found = list(folder.glob(name))
-            assert found, name
-            for path in found:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return damage
-
-
-def config(**changes: Any) -> Callable[[Path], None]:
-    return lambda folder: edit_json(folder / "config.json", **changes)
-
-
-def stale_single_file(folder: Path) -> None:
-    shutil.copy(folder / "model-00001-of-00003.safetensors", folder / "model.safetensors")
-
-
-def index_names_more(folder: Path) -> None:
-    path = folder / "model.safetensors.index.json"
-    value = json.loads(path.read_text())
-    value["weight_map"]["model.extra.weight"] = "model-00001-of-00003.safetensors"
-    path.write_text(json.dumps(value))
-
-
-def index_names_less(folder: Path) -> None:
-    path = folder / "model.safetensors.index.json"
-    value = json.loads(path.read_text())
-    value["weight_map"].popitem()
-    path.write_text(json.dumps(value))
-
-
-def total_size(folder: Path) -> None:
-    edit_json(folder / "model.safetensors.index.json", metadata={"total_size": 1})
-
-
-def variant(folder: Path) -> None:
-    (folder / "vae").mkdir()
-    shutil.copy(folder / "unet/config.json", folder / "vae/config.json")
-    shutil.copy(
-        folder / "unet/diffusion_pytorch_model.safetensors", folder / "vae/diffusion_pytorch_model.fp16.safetensors"
-    )
-    edit_json(folder / "model_index.json", vae=["diffusers", "AutoencoderKL"])
-
-
-def link_out(folder: Path) -> None:
-    outside = folder.parent / "outside.bin"
-    outside.write_bytes(b"x")
-    (folder / "vocab.txt").symlink_to(outside)
-
-
-def dangling(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors").symlink_to("../blobs/gone")
-
-
-def evil_pickle(folder: Path) -> None:
-    (folder / "rng.pkl").write_bytes(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R.")
-
-
-def wrong_parts(folder: Path) -> None:
-    shutil.copy(folder.parent.parent / "meta" / "consolidated.00.pth", folder / "consolidated.01.pth")
-
-
-def other_slices(folder: Path) -> None:
-    """A rank whose slice has another size, patched where the pickle gives shape and numbers."""
-    path = folder / "global_step2" / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
-    data = path.read_bytes()
-    shape = struct.pack("<H", 2472)
-    assert data.count(b"M" + shape) >= 2
-    path.write_bytes(data.replace(b"M" + shape, b"M" + struct.pack("<H", 2471)))
-
-
-def vision(folder: Path) -> None:
-    edit_json(folder / "config.json", vision_config={"hidden_size": 4})
-
-
-def added_word(folder: Path) -> None:
-    edit_json(folder / "tokenizer_config.json", added_tokens_decoder={"32": {"content": "<x>"}})
-
-
-def flip_last_tensor(path: str) -> Callable[[Path], None]:
-    """Flip a bit of the numbers, behind any header that is read."""
-
-    def damage(folder: Path) -> None:
-        data = bytearray((folder / path).read_bytes())
-        seen = torchfile.read_torch(Bytes(bytes(data))) if not path.endswith("distcp") else None
-        at = seen.tensors[-1].start if seen is not None else data.find(b"/data/0") + 400
-        data[at] ^= 1
-        (folder / path).write_bytes(data)
-
-    return damage
-
-
-def pipe(folder: Path) -> None:
-    (folder / "config.json").unlink()
-    os.mkfifo(folder / "config.json")
-
-
-def only_a_readme(folder: Path) -> None:
-    gone("*.json", "*.safetensors")(folder)
-    (folder / "README.md").write_text("# x")
-
-
-def foreign_zip(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as file:
-        file.writestr("a.txt", "x")
-
-
-# Each row of the field notes on what breaks one folder, and each rule on tensors: what is damaged, how, and the code.
-ONE_FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "no config": ("hf", gone("config.json"), "FV201"),
-    "no weights": ("hf", gone("model.safetensors"), "FV202"),
-    "a shard is missing": ("hf-sharded", gone("model-00002*"), "FV203"),
-    "the last shard is missing": ("hf-sharded", gone("model-00003*"), "FV203"),
-    "all shards are missing": ("hf-sharded", gone("model-0000*"), "FV203"),
-    "no index": ("hf-sharded", gone("*.index.json"), "FV204"),
-    "the index names what no shard holds": ("hf-sharded", index_names_more, "FV205"),
-    "a shard holds what the index does not name": ("hf-sharded", index_names_less, "FV205"),
-    "another total size": ("hf-sharded", total_size, "FV206"),
-    "a single file beside shards": ("hf-sharded", stale_single_file, "FV207"),
-    "no tokenizer": ("hf", gone("tokenizer.json", "tokenizer_config.json"), "FV208"),
-    "half a tokenizer": ("hf", gone("tokenizer_config.json"), "FV208"),
-    "no processor": ("hf", vision, "FV209"),
-    "no adapter config": ("peft", gone("adapter_config.json"), "FV210"),
-    "no adapter weights": ("peft", gone("adapter_model*"), "FV211"),
-    "an adapter of 40 bytes": ("peft", model("adapter_model.safetensors")(clear), "FV309"),
-    "an adapter of empty tensors": ("peft", model("adapter_model.safetensors")(hollow), "FV308"),
-    "an adapter without a B": ("peft", model("adapter_model.safetensors")(drop(r"layers.0.*q_proj.lora_B")), "FV311"),
-    "an adapter without a target": ("peft", model("adapter_model.safetensors")(drop(r"q_proj")), "FV311"),
-    "an adapter of another rank": ("peft", model("adapter_model.safetensors")(half_rank), "FV310"),
-    "a gap in Meta's parts": ("meta-2", gone("consolidated.00.pth"), "FV212"),
-    "the last of Meta's parts is missing": ("meta-2", gone("consolidated.01.pth"), "FV212"),
-    "no params.json": ("meta", gone("params.json"), "FV213"),
-    "no tokenizer.model": ("meta", gone("tokenizer.model"), "FV208"),
-    "Meta's layers are fewer": ("meta", lambda folder: edit_json(folder / "params.json", n_layers=3), "FV304"),
-    "a part of Meta's is cut short": ("meta", lambda folder: cut(folder / "consolidated.00.pth", 900), "FV108"),
-    "Meta's parts disagree": ("meta-2", wrong_parts, "FV317"),
-    "two layouts in one folder": (
-        "meta",
-        lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'),
-        "FV218",
-    ),
-    "a component is missing": ("diffusers", gone("unet"), "FV214"),
-    "a component's weights are missing": ("diffusers", gone("unet/*.safetensors"), "FV214"),
-    "a component's config is missing": ("diffusers", gone("scheduler/*"), "FV214"),
-    "mixed variants": ("diffusers", variant, "FV215"),
-    "a GGUF part is missing": ("gguf-split", gone("*-00002-of*"), "FV216"),
-    "GGUF cut short": ("gguf", lambda folder: cut(folder / "tiny-q8_0.gguf", 100), "FV108"),
-    "GGUF of version 1": (
-        "gguf",
-        lambda folder: (folder / "tiny-q8_0.gguf").write_bytes(
-            b"GGUF\1" + (folder / "tiny-q8_0.gguf").read_bytes()[5:]
-        ),
-        "FV124",
-    ),
-    "a tokenizer with more words": ("hf", added_word, "FV316"),
-    "a flipped bit in a torch file": ("hf-bin", flip_last_tensor("pytorch_model.bin"), "FV118"),
-    "a flipped bit in Meta's part": ("meta", flip_last_tensor("consolidated.00.pth"), "FV118"),
-    "a flipped bit in a rank's states": (
-        "zero",
-        flip_last_tensor("global_step2/zero_pp_rank_0_mp_rank_00_optim_states.pt"),
-        "FV118",
-    ),
-    "a flipped bit in a checkpoint's data": ("dcp-optim", flip_last_tensor("__0_0.distcp"), "FV118"),
-    "a pipe in place of a file": ("hf", pipe, "FV119"),
-    "a zip that torch did not write": ("hf-bin", foreign_zip, "FV123"),
-    "a config of a million values": (
-        "hf",
-        lambda folder: (folder / "config.json").write_text("[" + "[]," * 1_000_000 + "1]"),
-        "FV125",
-    ),
-    "nothing of a model's": ("hf", only_a_readme, "FV217"),
-    "no .metadata": ("dcp-optim", gone(".metadata"), "FV401"),
-    "no data file": ("dcp-optim", gone("__0_0.distcp"), "FV402"),
-    "a data file cut short": ("dcp-optim", lambda folder: cut(folder / "__0_0.distcp"), "FV403"),
-    "Accelerate's data file cut short": (
-        "accelerate",
-        lambda folder: cut(folder / "pytorch_model_fsdp_0" / "__0_0.distcp"),
-        "FV403",
-    ),
-    "no latest": ("zero", gone("latest"), "FV405"),
-    "latest names nothing": ("zero", lambda folder: (folder / "latest").write_text("global_step9"), "FV405"),
-    "a rank is missing": ("zero", gone("global_step2/zero_pp_rank_0*optim*"), "FV406"),
-    "the last rank is missing": ("zero", gone("global_step2/zero_pp_rank_1*"), "FV406"),
-    "slices differ": ("zero", other_slices, "FV407"),
-    "verl's rank is missing": ("verl", gone("*rank_0.pt"), "FV409"),
-    "the head is gone": ("hf", model()(drop("lm_head")), "FV301"),
-    "a layer lacks a tensor": ("hf", model()(drop(r"layers.1.*up_proj")), "FV303"),
-    "a layer is gone": ("hf", model()(drop(r"layers.1\.")), "FV304"),
-    "more layers than the config": ("hf", config(num_hidden_layers=1), "FV305"),
-    "a larger vocabulary": ("hf", config(vocab_size=64), "FV306"),
-    "another width": ("hf", config(hidden_size=32), "FV306"),
-    "a wrapper's prefix": ("hf", model()(rename("", "module.")), "FV307"),
-    "two wrappers": ("hf", model()(rename("", "_orig_mod._fsdp_wrapped_module.")), "FV307"),
-    "a model of empty tensors": ("hf", model()(hollow), "FV308"),
-    "a model of no tensor": ("hf", model()(clear), "FV309"),
-    "a config that is no JSON": ("hf", lambda folder: cut(folder / "config.json"), "FV121"),
-    "a config that is a message": (
-        "hf",
-        lambda folder: (folder / "config.json").write_text('{"error": "Repository not found"}'),
-        "FV103",
-    ),
-    "a link that leaves": ("hf", link_out, "FV504"),
-    "a link that leads nowhere": ("hf", dangling, "FV120"),
-    "code comes with it": ("hf", config(auto_map={"AutoModel": "modeling_x.X"}), "FV502"),
-    "a program": ("hf", lambda folder: (folder / "run.exe").write_bytes(b"MZ\x90"), "FV503"),
-    "a pickle that runs code": ("hf", evil_pickle, "FV501"),
-    "zero_to_fp32.py": ("zero", lambda folder: (folder / "zero_to_fp32.py").write_text("#"), "FV505"),
-    "torch file cut short": ("hf-bin", lambda folder: cut(folder / "pytorch_model.bin", 700), "FV108"),
-}
 
 
 @pytest.mark.parametrize("name", ONE_FOLDER)
@@ -396,6 +111,10 @@ def test_chunks_that_leave_a_part_uncovered_are_named() -> None:
 @pytest.mark.parametrize("name", ["accelerate", "dcp", "dcp-optim", "zero", "verl"])
 def test_a_training_checkpoint_is_said_to_need_conversion(name: str, tmp_path: Path) -> None:
     assert {"FV408"} == codes(diagnose(copy(name, tmp_path)), notes=True)
+
+
+def test_a_folder_of_hidden_states_says_that_it_has_no_head(tmp_path: Path) -> None:
+    assert {"FV315"} == codes(diagnose(copy("hf-no-head", tmp_path)), notes=True)
 
 
 def test_an_absent_tie_is_not_false(tmp_path: Path) -> None:
@@ -445,6 +164,78 @@ def test_the_parts_of_sentence_transformers_are_no_models(tmp_path: Path) -> Non
     (folder / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 16}')
     (folder / "modules.json").write_text("[]")
     assert set() == codes(diagnose(folder))
+
+
+def test_metas_own_sums_are_compared_where_they_lie_beside_the_parts(tmp_path: Path) -> None:
+    folder = copy("meta", tmp_path)
+    parts = ("consolidated.00.pth", "params.json", "tokenizer.model")
+    sums = [f"{hashlib.md5((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in parts]
+    (folder / "checklist.chk").write_text("".join(sums))
+    found = diagnose(folder)
+    assert set() == codes(found)
+    assert "3 digests" in found.checked
+
+
+def test_a_model_that_sees_should_have_a_chat_template(tmp_path: Path) -> None:
+    folder = copy("hf", tmp_path)
+    named = {"architectures": ["LlavaForConditionalGeneration"], "vision_config": {}, "text_config": {}}
+    edit_json(folder / "config.json", **named)
+    (folder / "processor_config.json").write_text("{}")
+    assert "FV224" in codes(diagnose(folder), notes=True)
+    assert set() == codes(diagnose(folder))
+    (folder / "chat_template.jinja").write_text("x")
+    assert "FV224" not in codes(diagnose(folder), notes=True)
+    (folder / "chat_template.jinja").unlink()
+    (folder / "processor_config.json").write_text('{"chat_template": "x"}')
+    assert "FV224" not in codes(diagnose(folder), notes=True)
+
+
+@pytest.mark.parametrize(
+    "kept", [("tokenizer.model",), ("vocab.json", "merges.txt"), ("spiece.model",), ("vocab.txt",)]
+)
+def test_every_form_of_a_tokenizer_is_one(kept: tuple[str, ...], tmp_path: Path) -> None:
+    folder = copy("hf", tmp_path)
+    (folder / "tokenizer.json").unlink()
+    for name in kept:
+        (folder / name).write_text("{}" if name.endswith("json") else "a b\n")
+    assert set() == codes(diagnose(folder))
+    (folder / kept[0]).unlink()
+    assert {"FV208"} == codes(diagnose(folder))
+
+
+def test_a_component_that_is_null_is_not_missing(tmp_path: Path) -> None:
+    folder = copy("diffusers", tmp_path)
+    edit_json(folder / "model_index.json", safety_checker=[None, None], feature_extractor=[None, None])
+    assert set() == codes(diagnose(folder))
+    edit_json(folder / "model_index.json", safety_checker=["x", "SafetyChecker"])
+    assert {"FV214"} == codes(diagnose(folder))
+
+
+def test_stages_1_and_2_of_zero_keep_one_file_of_the_models_states(tmp_path: Path) -> None:
+    folder = copy("zero", tmp_path)
+    step = folder / "global_step2"
+    (step / "zero_pp_rank_0_mp_rank_00_model_states.pt").rename(step / "mp_rank_00_model_states.pt")
+    (step / "zero_pp_rank_1_mp_rank_00_model_states.pt").unlink()
+    assert {"FV408"} == codes(diagnose(folder), notes=True)
+    (step / "mp_rank_00_model_states.pt").unlink()
+    assert {"FV406"} == codes(diagnose(folder))
+
+
+def test_a_base_that_nothing_names_is_left_open(tmp_path: Path) -> None:
+    folder = copy("dcp", tmp_path)
+    (notes,) = folder.rglob("train_params.yaml")
+    for text in (
+        None,
+        "",
+        "- a\n",
+        "model_name: ../../etc/passwd\n",
+        "model_name: ../..\n",
+        "model_name: --force\n",
+        "model_name: [a]\n",
+    ):
+        notes.unlink(missing_ok=True) if text is None else notes.write_text(text)
+        (found,) = [one for one in diagnose(folder).findings if one.code == "FV408"]
+        assert "fetchverify get REPO_ID --include config.json" in found.remedy
 
 
 def test_mistrals_own_layout_is_not_taken_for_metas(tmp_path: Path) -> None:

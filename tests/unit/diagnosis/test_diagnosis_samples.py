@@ -16,7 +16,8 @@ from fetchverify.core.diagnosis.samples import blocks_of, is_wild, order
 from fetchverify.engine.examine import examine
 from fetchverify.store.reading import entries
 from tests.models.folders import copy
-from tests.unit.diagnosis.test_diagnosis_folders import codes, diagnose, header_of
+from tests.unit.diagnosis.damages import header_of
+from tests.unit.diagnosis.test_diagnosis_folders import codes, diagnose
 from tests.unit.formats.damage import entry, pack
 
 MiB = 1 << 20
@@ -62,7 +63,10 @@ def test_a_hole_in_the_numbers_is_found(zero: tuple[int, int] | None, expected: 
     assert expected == look(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("name", ["model.norm.weight", "layers.0.q.bias", "zero_convs.0.weight"])
+@pytest.mark.parametrize(
+    "name",
+    ["model.norm.weight", "layers.0.q.bias", "zero_convs.0.weight", "state.0.exp_avg_sq", "state.1.momentum_buffer"],
+)
 def test_what_may_be_zero_is_no_hole(name: str, tmp_path: Path) -> None:
     large(tmp_path / "x.safetensors", zero=(0, 8 * MiB), name=name)
     assert set() == look(tmp_path / "x.safetensors")

@@ -10,7 +10,8 @@ from fetchverify.commands.doctor import run_training
 from fetchverify.core.diagnosis.trainconfig import Machine, judge_training
 from fetchverify.core.diagnosis.uses import USES, Use
 from tests.models.folders import copy
-from tests.unit.diagnosis.test_diagnosis_folders import codes, diagnose, drop, edit_json, rewrite
+from tests.unit.diagnosis.damages import drop, edit_json, rewrite
+from tests.unit.diagnosis.test_diagnosis_folders import codes, diagnose
 
 ACCELERATE = """\
 compute_environment: LOCAL_MACHINE

@@ -28,6 +28,7 @@ READERS: dict[str, Callable[[Bytes], object]] = {
     "hf-bin-old/pytorch_model.bin": torchfile.read_torch,
     "meta/consolidated.00.pth": torchfile.read_torch,
     "zero/global_step2/zero_pp_rank_0_mp_rank_00_optim_states.pt": torchfile.read_torch,
+    "verl/model_world_size_2_rank_0.pt": torchfile.read_torch,
     "gguf/tiny-q8_0.gguf": gguf.read_gguf,
     "dcp-optim/.metadata": dcp.read_dcp,
 }
@@ -46,6 +47,16 @@ def test_a_torch_file_names_the_same_tensors_as_the_safetensors_file(name: str) 
     assert bare(safetensors.read_header(Bytes(content("hf/model.safetensors"))).tensors) == bare(found.tensors)
     assert () == found.flaws
     assert {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch.BFloat16Storage"} == set(found.imports)
+
+
+def test_a_ranks_part_of_a_tensor_tells_the_whole_and_where_it_is_cut() -> None:
+    found = torchfile.read_torch(Bytes(content("verl/model_world_size_2_rank_0.pt")))
+    whole = {one.name: one.shape for one in safetensors.read_header(Bytes(content("hf/model.safetensors"))).tensors}
+    assert whole == {name: part.shape for name, part in found.slices.items()}
+    here = {tensor.name: tensor.shape for tensor in found.tensors}
+    for name, part in found.slices.items():
+        assert ((None,) if "norm" in name else (0,)) == part.sides
+        assert here[name] == (part.shape if "norm" in name else (part.shape[0] // 2, *part.shape[1:]))
 
 
 def test_the_places_of_torch_tensors_hold_the_same_numbers() -> None:

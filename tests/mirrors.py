@@ -23,7 +23,7 @@ from fetchverify.core.manifest import Commit
 from fetchverify.store.hubcache import repo_folder_name
 from mock_server import MockHub
 
-NEEDS_SERVER = pytest.mark.skipif(find_spec("granian") is None, reason="needs `pip install 'fetchverify[serve]'`")
+NEEDS_SERVER = pytest.mark.skipif(find_spec("uvicorn") is None, reason="needs `pip install 'fetchverify[serve]'`")
 READY_S = 30.0
 Reply = tuple[int, dict[str, str], bytes]
 

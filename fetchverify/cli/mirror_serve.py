@@ -154,7 +154,7 @@ def command(
         as_json=as_json,
         **rest,
     )
-    server = running.prepare(options)
+    listener = running.prepare(options)
     scheme = "http" if tls_cert is None else "https"
     shown = f"[{host}]" if ":" in host else host
     voice.say(f"serving `{options.root}`; clients set HF_ENDPOINT={rest['public_url'] or f'{scheme}://{shown}:{port}'}")
@@ -162,7 +162,7 @@ def command(
         voice.say("whoever reaches this port can read the mirror; `--token-file` lets only some in", warning=True)
     if tokens and tls_cert is None and not _is_loopback(host):
         voice.say("tokens cross the network in the clear; `--tls-cert`, or a proxy that speaks TLS", warning=True)
-    running.serve(server, options)
+    running.serve(listener, options)
     voice.say("stopped")
     return ExitCode.CLEAN
 

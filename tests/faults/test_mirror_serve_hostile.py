@@ -212,7 +212,7 @@ def test_no_request_takes_the_server_down(served: Served, chance: Chance) -> Non
     for data, reply in zip(sent, replies, strict=True):
         assert not reply or reply.startswith(b"HTTP/1."), (data, reply[:100])
         assert b" 500 " not in reply[:20], (data, reply[:100])
-    assert any(replies)
+    assert any(reply.startswith(b"HTTP/1.1 200") for reply in replies)
     for size in (100_000, 5_000_000):
         assert served.raw(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * size)[9:10] in (b"4", b"")
     body = b"POST /api/models/org/m/paths-info/main HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -338,7 +338,7 @@ def test_a_port_that_is_taken_is_said_to_be(filled: Path, served: Served) -> Non
 
 
 def test_without_the_server_the_way_to_it_is_shown(filled: Path, tmp_path: Path) -> None:
-    (tmp_path / "granian.py").write_text("raise ImportError\n")
+    (tmp_path / "uvicorn.py").write_text("raise ImportError\n")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "fetchverify", "mirror", "serve", str(filled), "--port", str(free_port())]
     done = subprocess.run(command, env=clean(PYTHONPATH=path), capture_output=True, text=True, timeout=30, check=False)

@@ -34,6 +34,7 @@ _PIECES, _PIECES_A_CLIENT = 128 * MiB, 2
 _DISK_S = 30.0  # a disk that has not answered by then is taken for dead; the thread stays with it
 _BODY_S = 30.0
 _HEALTH_S = 5.0
+_DROP_S = 1.0
 _NOW = getattr(os, "RWF_NOWAIT", 0)
 _CUT = "a file of the mirror was cut while it was served"
 
@@ -87,6 +88,7 @@ class Application:
         self._trouble = trouble
         self._counts = Counts()
         self._threads = threads
+        self._dropping: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -94,7 +96,7 @@ class Application:
             return
         started = time.monotonic()
         self._counts.under_way += 1
-        answer = _plain(500, "Internal Server Error")
+        answer = _FAILED
         sent, broken = 0, None
         try:
             try:
@@ -144,8 +146,17 @@ class Application:
             body=body,
             origin=f"{scope.get('scheme', 'http')}://{server[0]}" + (f":{server[1]}" if server[1] else ""),
         )
+        known = self._answers.at_once(request)
+        if known is not None:
+            return known
         answer: Answer = await self._in_thread(partial(self._answers.answer, request), _DISK_S, on_late=_let_go)
+        if self._dropping is None and isinstance(answer.body, FilePart):
+            self._dropping = asyncio.get_running_loop().call_later(_DROP_S, self._drop_old)
         return answer
+
+    def _drop_old(self) -> None:
+        left = self._answers.drop_old()
+        self._dropping = asyncio.get_running_loop().call_later(_DROP_S, self._drop_old) if left else None
 
     async def _in_thread(
         self, work: Callable[[], Any], most_s: float, *, on_late: Callable[[asyncio.Future[Any]], None] | None = None
@@ -174,7 +185,7 @@ class Application:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         body = answer.body
         if isinstance(body, FilePart) and method != "HEAD" and body.start < body.stop:
-            if zerocopy:
+            if zerocopy and body.stop - body.start > _LEAST_PIECE:  # below, a read is cheaper than a thread
                 return await self._have_sent(body, send)
             return await self._send_file(body, receive, send)
         small = body if isinstance(body, bytes) and method != "HEAD" else b""
@@ -286,6 +297,9 @@ def _plain(status: int, text: str, *headers: tuple[str, str], route: Any = "noth
     if not any(name == "Content-Type" for name, _ in headers):
         headers = (*headers, ("Content-Type", "text/plain; charset=utf-8"))
     return Answer(status=status, route=route, headers=headers, body=body, length=len(body))
+
+
+_FAILED = _plain(500, "Internal Server Error")
 
 
 def _forget(future: asyncio.Future[Any]) -> None:

@@ -82,8 +82,9 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin: the first request has a deadline, too."""
         super().connection_made(transport)
-        # All or nothing: who waits for the buffer waits until it is empty.
-        transport.set_write_buffer_limits(high=0)
+        if self.scheme == "http":
+            # All or nothing: who waits for the buffer waits until it is empty. (Over TLS that never comes true.)
+            transport.set_write_buffer_limits(high=0)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -95,12 +96,13 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what a client says, as long as it comes to the point."""
         if not self._in_body:
-            if self._head_bytes > _HEAD_BYTES:
-                self.send_400_response("The request's head is too long.")
-                return
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._is_idle():
+        if self.transport.is_closing():
+            return
+        if not self._in_body and self._head_bytes > _HEAD_BYTES:
+            self.send_400_response("The request's head is too long.")
+        elif self._is_idle():
             self._await_head()
 
     def on_headers_complete(self) -> None:

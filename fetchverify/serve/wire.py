@@ -273,6 +273,7 @@ def serve(app: App, listener: socket.socket, limits: Limits, threads: Executor, 
         lifespan="off",
         interface="asgi3",
         log_config=None,
+        log_level="error",  # that a stranger speaks no HTTP is no news
         access_log=False,
         proxy_headers=False,  # anybody could write them
         server_header=False,

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from fetchverify.core.manifest import Commit
 from fetchverify.store.hubcache import repo_folder_name
 from mock_server import MockHub
 
-NEEDS_SERVER = pytest.mark.skipif(find_spec("granian") is None, reason="needs `pip install 'fetchverify[serve]'`")
+NEEDS_SERVER = pytest.mark.skipif(find_spec("uvicorn") is None, reason="needs `pip install 'fetchverify[serve]'`")
 READY_S = 30.0
 Reply = tuple[int, dict[str, str], bytes]
 
@@ -57,15 +58,20 @@ class Served:
     process: subprocess.Popen[str]
     port: int
     log: Path
+    tls: ssl.SSLContext | None = None
 
     @property
     def endpoint(self) -> str:
         """What clients take for the Hub."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def ask(self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> Reply:
         """Send one request, with `_` for `-` in names of headers; names come back in lower case."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = (
+            http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.tls)
+            if self.tls
+            else http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        )
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body=body, headers=named)
@@ -139,13 +145,25 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(root: Path, log: Path, *options: str) -> Iterator[Served]:
-    """Serve a mirror as long as the block runs; its stdout and stderr go to `log`."""
+def serving(
+    root: Path | None, log: Path, *options: str, tls: ssl.SSLContext | None = None, cwd: Path | None = None
+) -> Iterator[Served]:
+    """Serve a mirror as long as the block runs; its stdout and stderr go to `log`.
+
+    Args:
+        root: the mirror; None where the options, or a config in `cwd`, tell.
+        log: a file.
+        options: of the command.
+        tls: trusts the certificate that the options name.
+        cwd: where it runs.
+    """
     port = free_port()
-    command = [sys.executable, "-m", "fetchverify", "mirror", "serve", str(root), "--port", str(port), *options]
+    command = [sys.executable, "-m", "fetchverify", "mirror", "serve", *([str(root)] if root else [])]
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=clean(), text=True)
-    served = Served(process, port, log)
+        process = subprocess.Popen(
+            [*command, "--port", str(port), *options], stdout=out, stderr=out, env=clean(), text=True, cwd=cwd
+        )
+    served = Served(process, port, log, tls)
     try:
         wait_until_ready(served)
         yield served

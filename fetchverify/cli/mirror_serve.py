@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from fetchverify.cli import values
 from fetchverify.cli.help import Command, option
 from fetchverify.cli.voice import open_voice
+from fetchverify.core.mirrorconfig import MirrorLayout
 from fetchverify.errors import ExitCode, UsageError
 
 _MOST_TOKEN_BYTES = 1 << 20
@@ -23,13 +24,16 @@ _MOST_TOKEN_BYTES = 1 << 20
         "Serve a mirror as a read-only Hub: clients set HF_ENDPOINT to it and work unmodified, without the "
         "internet.\n\n"
         "DIR is a cache of the hub's client, which `get` fills, or with --layout folders one of "
-        "<org>/<name>/<commit>/. Digests are those of the Hub, so that a client can prove what it gets. Half files, "
-        "quarantine and what changed since it was proved are never served. /healthz and /metrics (Prometheus) are "
-        "open to all. SIGTERM finishes what is under way.\n\n"
+        "<org>/<name>/<commit>/. Without it, where and how the mirror lies is read from --config, or from mirror.toml "
+        "where there is one, else it is HF_HUB_CACHE.\n\n"
+        "Digests are those of the Hub, so that a client can prove what it gets. Half files, quarantine and what "
+        "changed since it was proved are never served. /healthz and /metrics (Prometheus) are open to all. SIGTERM "
+        "finishes what is under way.\n\n"
         "Needs pip install 'fetchverify[serve]'."
     ),
     examples=(
         "fetchverify mirror serve",
+        "fetchverify mirror serve --config /etc/fetchverify/mirror.toml",
         "fetchverify mirror serve /srv/mirror --host 0.0.0.0 --port 8080 --token-file /etc/fetchverify/tokens",
         "fetchverify mirror serve /srv/mirror --layout folders --only-proved",
         "fetchverify mirror serve /srv/mirror --public-url https://mirror.example.org --json",
@@ -37,12 +41,17 @@ _MOST_TOKEN_BYTES = 1 << 20
 )
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(file_okay=False, path_type=Path))
 @option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="CONFIG",
+    group=values.SELECT,
+    help="Serve what this mirror.toml keeps.",
+)
+@option(
     "--layout",
     type=click.Choice(["cache", "folders"]),
-    default="cache",
-    show_default=True,
     group=values.SELECT,
-    help="How the mirror lies on disk. DIR is HF_HUB_CACHE unless given.",
+    help="How DIR lies on disk; cache unless given.",
 )
 @option("--only-proved", is_flag=True, group=values.SELECT, help="Leave out files that no record vouches for.")
 @option("--host", default="127.0.0.1", show_default=True, group=values.WHERE, help="Address to listen on.")
@@ -123,7 +132,8 @@ _MOST_TOKEN_BYTES = 1 << 20
 def command(
     *,
     directory: Path | None,
-    layout: Literal["cache", "folders"],
+    config: Path | None,
+    layout: MirrorLayout | None,
     token_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -138,13 +148,12 @@ def command(
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("`--tls-cert` and `--tls-key` go together")
     tokens = _tokens(token_file)
-
-    from huggingface_hub import constants
+    root, layout = _place(directory, config, layout)
 
     from fetchverify.serve import running
 
     options = running.ServeOptions(
-        root=directory if directory is not None else Path(constants.HF_HUB_CACHE),
+        root=root,
         layout=layout,
         host=host,
         port=port,
@@ -154,7 +163,7 @@ def command(
         as_json=as_json,
         **rest,
     )
-    server = running.prepare(options)
+    listener = running.prepare(options)
     scheme = "http" if tls_cert is None else "https"
     shown = f"[{host}]" if ":" in host else host
     voice.say(f"serving `{options.root}`; clients set HF_ENDPOINT={rest['public_url'] or f'{scheme}://{shown}:{port}'}")
@@ -162,9 +171,29 @@ def command(
         voice.say("whoever reaches this port can read the mirror; `--token-file` lets only some in", warning=True)
     if tokens and tls_cert is None and not _is_loopback(host):
         voice.say("tokens cross the network in the clear; `--tls-cert`, or a proxy that speaks TLS", warning=True)
-    running.serve(server, options)
+    running.serve(listener, options)
     voice.say("stopped")
     return ExitCode.CLEAN
+
+
+def _place(directory: Path | None, config: Path | None, layout: MirrorLayout | None) -> tuple[Path, MirrorLayout]:
+    """Return where the mirror lies, and how."""
+    if directory is not None:
+        if config is not None:
+            raise UsageError("a folder and `--config` both say what to serve", hint="leave one of them away")
+        return directory, layout or "cache"
+    from fetchverify.commands.mirror import setting
+
+    if config is None and layout is None and setting.DEFAULT.is_file():
+        config = setting.DEFAULT
+    if config is None:
+        from huggingface_hub import constants
+
+        return Path(constants.HF_HUB_CACHE), layout or "cache"
+    root, kept = setting.place(config)
+    if layout not in (None, kept):
+        raise UsageError(f"`{config}` keeps the layout `{kept}`", hint="leave `--layout` away")
+    return root, kept
 
 
 def _tokens(path: Path | None) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, cast, get_args
 
@@ -135,20 +136,20 @@ class RepoState:
         return body
 
 
-def render(states: Iterable[RepoState]) -> str:
-    """Return the text of a state file, one revision a line."""
-    lines = [json.dumps({"version": VERSION})]
-    lines += [json.dumps(state.as_json()) for state in states]
-    return "\n".join(lines) + "\n"
+def render(states: Iterable[RepoState]) -> Iterator[str]:
+    """Yield the lines of a state file, one revision a line: a mirror may have a hundred thousand."""
+    yield json.dumps({"version": VERSION}) + "\n"
+    for state in states:
+        yield json.dumps(state.as_json()) + "\n"
 
 
-def parse(text: str) -> dict[RepoRef, RepoState]:
+def parse(lines: Iterable[str]) -> dict[RepoRef, RepoState]:
     """Return what a state file says; what it does not say well is left out: the disk and the Hub know it, too."""
-    first, *lines = text.split("\n")
-    head = _object(first)
+    every = iter(lines)
+    head = _object(next(every, ""))
     if head is None or head.get("version") != VERSION:
         return {}
-    states = (_state(body) for line in lines if (body := _object(line)) is not None)
+    states = (_state(body) for line in every if (body := _object(line)) is not None)
     return {state.ref: state for state in states if state is not None}
 
 
@@ -169,13 +170,19 @@ def _state(body: Mapping[str, Any]) -> RepoState | None:
         return None
     if kind not in get_args(RepoKind):
         return None
-    ref = RepoRef(kind=cast("RepoKind", kind), repo_id=repo_id, revision=revision)
+    ref = RepoRef(kind=cast("RepoKind", sys.intern(str(kind))), repo_id=repo_id, revision=sys.intern(revision))
     values: dict[str, Any] = {}
+    commits: dict[str, str] = {}  # one text for all mentions of a commit
     for field in fields(RepoState):
         value = body.get(field.name)
         if field.name == "ref" or not _fits(field.name, str(field.type), value):
             continue
-        values[field.name] = tuple(value) if isinstance(value, list) else value
+        if isinstance(value, list):
+            values[field.name] = tuple(commits.setdefault(one, one) for one in value)
+        elif field.name == "commit":
+            values[field.name] = commits.setdefault(str(value), str(value))
+        else:
+            values[field.name] = sys.intern(str(value)) if field.name == "selection" else value  # a few for all repos
     return RepoState(ref=ref, **values)
 
 

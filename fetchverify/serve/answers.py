@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -20,8 +21,10 @@ from fetchverify.core import hubjson
 from fetchverify.core.httprange import asked_part
 from fetchverify.core.hubroute import Target, Verb, parse_target
 from fetchverify.core.manifest import Commit, RemoteFile
+from fetchverify.core.tree import is_commit
 from fetchverify.serve.mirror import Listing, Mirror, Repo
-from fetchverify.serve.records import Why
+from fetchverify.serve.recent import Headers, Recent
+from fetchverify.serve.records import Held, Why
 
 Route: TypeAlias = Verb | Literal["healthz", "metrics"]
 
@@ -30,6 +33,7 @@ MOST_BODY = 4 << 20  # of paths-info: some 40,000 paths
 _PAGE = 1000  # entries; as the Hub
 _REPOS_PAGE = 100
 _MOST_FIELDS = 100_000
+_SHORT = 500  # characters of a path that may be kept
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 _WHY_NOT: dict[Why, str] = {
@@ -122,6 +126,7 @@ class Answers:
         """
         self._mirror = mirror
         self._access = access
+        self._recent = Recent()
         self._public_url = public_url.rstrip("/") if public_url else None
 
     def answer(self, request: Request) -> Answer:
@@ -130,7 +135,7 @@ class Answers:
         Raises:
             OSError: the disk fails.
         """
-        target = parse_target(request.path)
+        target = _target(request.path)
         if target.verb == "nothing":
             return _refusal(target, 404, None, "Sorry, we can't find the page you are looking for.")
         if not self._access.allows(request.headers.get("authorization")):
@@ -155,6 +160,22 @@ class Answers:
         if target.verb == "resolve":
             return self._resolve(target, request, repo, listing)
         return _with(self._told(target, request, listing), ("X-Repo-Commit", commit))
+
+    def at_once(self, request: Request) -> Answer | None:
+        """Return the answer where it is known without a look at the disk, as for a file that was asked for just now."""
+        if request.method not in ("GET", "HEAD"):
+            return None
+        target = _target(request.path)
+        if target.verb != "resolve" or not is_commit(target.revision):
+            return None
+        if not self._access.allows(request.headers.get("authorization")):
+            return None
+        known = self._recent.get((target.kind, target.repo_id, target.revision, target.path))
+        return None if known is None else _part(request, *known)
+
+    def drop_old(self) -> bool:
+        """Close files that nobody has asked for lately; returns whether any are left open."""
+        return self._recent.drop_old()
 
     def _told(self, target: Target, request: Request, listing: Listing) -> Answer:
         """Answer from the listing alone."""
@@ -207,6 +228,7 @@ class Answers:
         return f"{request.origin.partition('://')[0]}://{host}{request.path}"
 
     def _resolve(self, target: Target, request: Request, repo: Repo, listing: Listing) -> Answer:
+        began = time.monotonic()
         about: tuple[tuple[str, str], ...] = (("X-Repo-Commit", listing.commit),)
         file = listing.files.get(target.path)
         if file is None:
@@ -215,20 +237,37 @@ class Answers:
         if isinstance(held, str):
             refusal = _refusal(target, 404, None, f"the file {_WHY_NOT[held]}")
             return replace(_with(refusal, *about), withheld=held)
-        headers, request_headers = _file_headers(file, about), request.headers
-        part = asked_part(
-            file.size,
-            f'"{file.digest.hex}"',
-            wanted=request_headers.get("range"),
-            if_range=request_headers.get("if-range"),
-            if_none_match=request_headers.get("if-none-match"),
-        )
-        if part.status == 206:
-            headers += (("Content-Range", f"bytes {part.start}-{part.stop - 1}/{file.size}"),)
-        if part.status == 416:
-            headers += (("Content-Range", f"bytes */{file.size}"),)
-        body = FilePart(fd=held.fd, start=part.start, stop=part.stop, proved=held.verdict == "proved")
-        return Answer(status=part.status, route="resolve", headers=headers, body=body, length=part.stop - part.start)
+        headers = _file_headers(file, about)
+        if target.revision == listing.commit:
+            key = (target.kind, target.repo_id, target.revision, target.path)
+            self._recent.add(key, file, headers, held, began)
+        return _part(request, file, headers, held)
+
+
+def _part(request: Request, file: RemoteFile, headers: Headers, held: Held) -> Answer:
+    """Answer with what was asked for of a file that is held."""
+    part = asked_part(
+        file.size,
+        f'"{file.digest.hex}"',
+        wanted=request.headers.get("range"),
+        if_range=request.headers.get("if-range"),
+        if_none_match=request.headers.get("if-none-match"),
+    )
+    if part.status == 206:
+        headers += (("Content-Range", f"bytes {part.start}-{part.stop - 1}/{file.size}"),)
+    if part.status == 416:
+        headers += (("Content-Range", f"bytes */{file.size}"),)
+    body = FilePart(fd=held.fd, start=part.start, stop=part.stop, proved=held.verdict == "proved")
+    return Answer(status=part.status, route="resolve", headers=headers, body=body, length=part.stop - part.start)
+
+
+def _target(path: str) -> Target:
+    return _short_target(path) if len(path) <= _SHORT else parse_target(path)
+
+
+@lru_cache(maxsize=4096)
+def _short_target(path: str) -> Target:
+    return parse_target(path)
 
 
 def _hash(token: str) -> bytes:

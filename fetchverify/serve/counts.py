@@ -23,6 +23,7 @@ class Counts:
         self._withheld: Counter[str] = Counter({"absent": 0, "size": 0, "changed": 0, "unproved": 0})
         self._unproved = 0
         self._sent = 0
+        self.sent_by_kernel = 0
         self.under_way = 0
 
     def answered(self, answer: Answer, sent: int, broken: Broken | None) -> None:
@@ -50,6 +51,8 @@ class Counts:
         ]
         family("answers_total", "counter", "Answers, by route and status.", list(answers))
         family("sent_bytes_total", "counter", "Bytes of bodies given to the wire.", [("", self._sent)])
+        what = "Those of them that the kernel sent from files by itself."
+        family("sent_by_kernel_bytes_total", "counter", what, [("", self.sent_by_kernel)])
         family("answers_under_way", "gauge", "Answers that are being sent.", [("", self.under_way)])
         broken = [(f'{{by="{by}"}}', n) for by, n in sorted(self._broken.items())]
         family("broken_total", "counter", "Answers that ended early, by who ended them.", list(broken))

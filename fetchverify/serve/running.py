@@ -1,16 +1,17 @@
-"""The server that carries the answers: granian, an extra; its limits, deadlines, signals and graceful stop."""
+"""Sets the server up: the address, the certificate, what it serves; `wire` speaks HTTP, `workers` keeps it alive."""
 
 from __future__ import annotations
 
-import ctypes
+import errno
 import os
-import signal
+import socket
 import sys
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fetchverify.errors import DiskError, LockedError, UsageError
 from fetchverify.serve.answers import Access, Answers
@@ -18,11 +19,9 @@ from fetchverify.serve.asgi import Application, Served, log_line
 from fetchverify.serve.cached import CacheMirror
 from fetchverify.serve.foldered import FolderMirror
 from fetchverify.serve.mirror import Mirror
+from fetchverify.serve.workers import keep_alive
 
-_PR_SET_PDEATHSIG = 1
-_HEADER_MS = 30_000
-# Of a request's head: the longest path that names a file, quoted, and as much again for all else.
-_HEAD_BYTES = 64 << 10
+_THREADS = 16  # each may wait for the disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +63,8 @@ def open_mirror(options: ServeOptions) -> Mirror:
     return kind(options.root, only_proved=options.only_proved)
 
 
-def prepare(options: ServeOptions) -> Any:
-    """Return the server, ready to `serve`.
+def prepare(options: ServeOptions) -> socket.socket:
+    """Return the socket that listens, for `serve`.
 
     Raises:
         UsageError: the server is not installed, or the address is not ours.
@@ -73,10 +72,7 @@ def prepare(options: ServeOptions) -> Any:
         LockedError: somebody listens there.
     """
     try:
-        from granian import Granian  # type: ignore[attr-defined, unused-ignore]
-        from granian.constants import HTTPModes, Interfaces
-        from granian.http import HTTP1Settings
-        from granian.log import LogLevels
+        import fetchverify.serve.wire  # noqa: F401
     except ImportError:
         raise UsageError(
             "`fetchverify mirror serve` needs a server that is not installed",
@@ -87,56 +83,41 @@ def prepare(options: ServeOptions) -> Any:
             pass
     except OSError as error:
         raise DiskError(f"cannot read the mirror `{options.root}`: {error.strerror}") from error
-    _check_address(options.host, options.port)
     _check_certificate(options.tls_cert, options.tls_key)
-    return Granian(
-        "fetchverify",  # for its messages; the application comes by the loader
-        address=options.host,
-        port=options.port,
-        interface=Interfaces.ASGINL,
-        # One: counters and listings are one process's; the wire is in threads that hold no lock of Python's.
-        workers=1,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=max(128, options.most_clients),
-        backpressure=options.most_clients,
-        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MS, max_buffer_size=_HEAD_BYTES),
-        log_level=LogLevels.warning,
-        log_dictconfig={"handlers": _HANDLERS},
-        ssl_cert=options.tls_cert,
-        ssl_key=options.tls_key,
-        respawn_failed_workers=True,
-        workers_kill_timeout=options.grace_s,
-    )
+    return _listen(options)
 
 
-_HANDLERS = {
-    name: {"formatter": "generic", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
-    for name in ("console", "access")
-}
+def serve(listener: socket.socket, options: ServeOptions) -> None:
+    """Serve until SIGINT or SIGTERM; then finish what is under way, up to `grace_s`.
+
+    Raises:
+        UsageError: the server cannot start.
+    """
+    with listener:
+        keep_alive(partial(_work, listener, options), grace_s=options.grace_s)
 
 
-def serve(server: Any, options: ServeOptions) -> None:
-    """Serve until SIGINT or SIGTERM; then finish what is under way, up to `grace_s`."""
-    try:
-        server.serve(target_loader=partial(make_application, options, os.getpid()), wrap_loader=False)
-    except SystemExit as error:
-        raise UsageError("the server could not start, or ended by itself; what it said stands above") from error
+def _work(listener: socket.socket, options: ServeOptions) -> None:
+    """Serve in this process, which is there for nothing else."""
+    from fetchverify.serve import wire
 
-
-def make_application(options: ServeOptions, parent: int) -> Application:
-    """Return the application; called in the process that serves."""
-    _die_with(parent)
     _take_descriptors()
-    mirror = open_mirror(options)
-    answers = Answers(mirror, access=Access.of(options.tokens), public_url=options.public_url)
+    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="serve")
+    limits = wire.Limits(most_clients=options.most_clients, stall_s=options.stall_s, grace_s=options.grace_s)
+    application = make_application(options, threads)
+    wire.serve(application, listener, limits, threads, cert=options.tls_cert, key=options.tls_key)
+
+
+def make_application(options: ServeOptions, threads: Executor) -> Application:
+    """Return the application."""
+    answers = Answers(open_mirror(options), access=Access.of(options.tokens), public_url=options.public_url)
     return Application(
         answers,
         healthy=partial(_look, options.root),
         stall_s=options.stall_s,
         log=_AccessLog(as_json=options.as_json) if options.access_log else None,
         trouble=_tell,
-        on_first=partial(_bound_silence, options.stall_s),
+        threads=threads,
     )
 
 
@@ -168,38 +149,6 @@ def _look(root: Path) -> None:
         next(entries, None)
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process with its parent, which may be killed without a chance to tell us.
-
-    Not by SIGTERM: a stop waits for downloads, and only the parent knows for how long.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # too late: it is gone already
-            os._exit(1)
-
-
-def _bound_silence(most_s: float) -> None:
-    """Have the kernel end connections of which the other side takes nothing for so long, be it dead or unwilling.
-
-    The server has no such deadline: what lies in its own buffers would wait for ever, and so would the connection.
-    What is set on the socket that listens holds for each connection that it accepts. Source: tcp(7), TCP_USER_TIMEOUT.
-    """
-    import socket
-
-    if not hasattr(socket, "TCP_USER_TIMEOUT"):
-        return
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            if not str(entry.readlink()).startswith("socket:"):
-                continue
-            with socket.socket(fileno=os.dup(int(entry.name))) as one:
-                if one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM:
-                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(most_s * 1000)))
-        except OSError:  # closed since
-            continue
-
-
 def _take_descriptors() -> None:
     """Allow as many open files as we may: a client takes two."""
     with suppress(ImportError, OSError, ValueError):
@@ -222,21 +171,28 @@ def _check_certificate(cert: Path | None, key: Path | None) -> None:
         raise UsageError(f"`{cert}` and `{key}` are no certificate and its key, in PEM: {why}") from error
 
 
-def _check_address(host: str, port: int) -> None:
-    """Find out whether we may listen there: the server shares a port with whoever else would, and says so to nobody."""
-    import errno
-    import socket
-
+def _listen(options: ServeOptions) -> socket.socket:
+    """Return a socket that listens."""
+    host, port = options.host, options.port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except socket.gaierror as error:
-        raise UsageError(f"`{host}` is no address of this machine: {error.strerror}") from error
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
+        raise UsageError(f"`{host}` is no address of this machine: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # The kernel ends connections of which the other side takes nothing for so long, be it dead or unwilling:
+            # the server would wait for ever to be rid of the end of a body. Connections inherit it. Source: tcp(7).
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(options.stall_s * 1000)))
+        listener.bind(address)
+        listener.listen(max(128, options.most_clients))
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
         if error.errno == errno.EADDRINUSE:
             raise LockedError(f"somebody listens on port {port} of `{host}` already") from error
         raise UsageError(f"cannot listen on port {port} of `{host}`: {error.strerror}") from error
+    return listener

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -88,12 +90,19 @@ class MirrorBook:
 
     def load(self) -> dict[RepoRef, RepoState]:
         """Return the states that the last run noted; none where there was no run."""
-        return mirrorstate.parse(self._read("state"))
+        try:
+            with (self.path / "state").open(encoding="utf-8", errors="replace", newline="\n") as lines:
+                return mirrorstate.parse(lines)
+        except OSError:
+            return {}
 
     def save(self, states: Iterable[RepoState]) -> None:
         """Note the states."""
         self._disk.make_dirs(self.path)
-        self._disk.write_file(self.path / "state", mirrorstate.render(states).encode())
+        text = io.BytesIO()  # whose value is no copy
+        for line in mirrorstate.render(states):
+            text.write(line.encode())
+        self._disk.write_file(self.path / "state", text.getvalue())
 
     def load_proofs(self) -> dict[str, float]:
         """Return when each file was last hashed, by the name that `mirror verify` gave it."""
@@ -114,6 +123,8 @@ class MirrorBook:
     def _read(self, name: str) -> str:
         try:
             with (self.path / name).open("rb") as file:
-                return file.read(_MOST).decode(errors="replace")
+                # Of its own length: a buffer of the most that we take would be allocated at once.
+                most = min(_MOST, os.fstat(file.fileno()).st_size)
+                return file.read(most).decode(errors="replace")
         except OSError:
             return ""

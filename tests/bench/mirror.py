@@ -59,10 +59,37 @@ def measure(folder: Path, count: int, results: Path, tell: Callable[[str], None]
                 refused = sum(record.status == 429 for record in asked)
             rows.append((name, repos, cost, len(asked), refused))
             tell(f"{name}: {cost.wall_s:.0f} s")
-    text = _text(rows)
+    memory = [(number, _peak(folder, number, tell)) for number in (count // 5, count, count * 4)]
+    text = _text(rows, memory)
     (results / "mirror.md").write_text(text, encoding="utf-8")
     print(text)
     return 0
+
+
+def _peak(folder: Path, count: int, tell: Callable[[str], None]) -> tuple[int, int]:
+    """Return the most memory that a run takes in which nothing moved: an entry a repo, and an account's; no line."""
+    world = World()
+    for number in range(count):
+        world.add(f"org/repo-{number:05d}", {"config.json": b"%d" % number})
+    each = "".join(f'[[repo]]\nid = "{repo.repo_id}"\n' for repo in world.repos("model"))
+    peaks = []
+    for entries in (each, '[[repo]]\nid = "org/*"\n'):
+        with (
+            tempfile.TemporaryDirectory(dir=folder, prefix="fetchverify-bench-") as work,
+            MockHub(world) as hub,
+            Launcher() as launcher,
+        ):
+            place, config = Path(work) / "mirror", Path(work) / "mirror.toml"
+            _lay(place, world, count)
+            config.write_text(f'folder = "{place}"\nlayout = "folders"\nendpoints = ["{hub.endpoint}"]\n{entries}')
+            env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": work}
+            argv = [sys.executable, "-m", "fetchverify", "mirror", "sync", str(config)]
+            cost = launcher.run(argv, env=env, log=Path(work) / "said", timeout_s=_TIMEOUT_S)
+            if cost.code or cost.output:
+                raise RuntimeError(f"{count:,} repos: exit code {cost.code}: {cost.output[-500:]}")
+            peaks.append(cost.peak)
+    tell(f"{count:,} repos: {peaks[0] / MiB:.0f} and {peaks[1] / MiB:.0f} MiB")
+    return peaks[0], peaks[1]
 
 
 @contextmanager
@@ -85,10 +112,10 @@ def _lay(place: Path, world: World, repos: int) -> None:
         state = RepoState(ref=RepoRef(kind="model", repo_id=repo.repo_id, revision="main"))
         states.append(state.published(time.time(), commit, selection=selection, files=1, size=1))
     (place / ".fetchverify").mkdir()
-    (place / ".fetchverify" / "state").write_text(render(states))
+    (place / ".fetchverify" / "state").write_text("".join(render(states)))
 
 
-def _text(rows: list[tuple[str, int, Cost, int, int]]) -> str:
+def _text(rows: list[tuple[str, int, Cost, int, int]], memory: list[tuple[int, tuple[int, int]]]) -> str:
     lines = [
         "One run each of `fetchverify mirror sync` in which nothing moved, over a line of 50 ms round trip. The aim:"
         f" below {AIM_S} s where there is no quota; within one, paced and not failed.",
@@ -100,4 +127,7 @@ def _text(rows: list[tuple[str, int, Cost, int, int]]) -> str:
         lines.append(
             f"| {name} | {cost.wall_s:.1f} | {asked:,} | {refused:,} | {cost.cpu_s:.1f} | {cost.peak / MiB:.0f} |"
         )
+    lines += ["", "What it takes of memory, without the line:", ""]
+    lines += ["| repos | peak MiB, an entry each | peak MiB, one account |", "|---:|---:|---:|"]
+    lines += [f"| {number:,} | {each / MiB:.0f} | {account / MiB:.0f} |" for number, (each, account) in memory]
     return "\n".join([*lines, ""])

@@ -318,7 +318,7 @@ def told(hooks: Hooks, summary: str) -> list[str]:
     said: list[events.Event] = []
 
     async def tell() -> None:
-        await Heralds(hooks, said.append).ended(summary, failed=False)
+        await Heralds(hooks, said.append).ended(lambda: summary, failed=False)
 
     anyio.run(tell)
     return [event.message for event in said if isinstance(event, events.Note)]

@@ -135,19 +135,25 @@ def test_no_link_leads_out_of_the_mirror(mine: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.leaves_damage
-def test_what_our_records_speak_against_is_not_served(mine: Path, filled: Path, tmp_path: Path) -> None:
-    """A client of the hub checks sizes alone: a byte that flipped on the mirror's disk would reach everybody."""
+@pytest.mark.parametrize("pinned", [False, True])
+def test_what_our_records_speak_against_is_not_served(pinned: bool, mine: Path, tmp_path: Path) -> None:
+    """A client of the hub checks sizes alone: a byte that flipped on the mirror's disk would reach everybody.
+
+    Nor for the moment for which a file of a pinned commit is kept open.
+    """
+    commit = (repo_folder(mine, "org/m") / "refs" / "main").read_text()
+    url = f"/org/m/resolve/{commit if pinned else 'main'}/big.bin"
     command = [sys.executable, "-m", "fetchverify", "verify", "org/m", "--offline", "--cache-dir", str(mine), "-q"]
     subprocess.run(command, env=clean(), check=True, timeout=60)  # this copy has records of its own now
     big = blob(mine, BIG.read(0, BIG.size))
     with serving(mine, tmp_path / "log") as served:
-        assert 200 == served.ask(f"{URL}/big.bin", method="HEAD")[0]
+        assert 200 == served.ask(url, method="HEAD")[0]
         with big.open("r+b") as out:
             out.write(b"\0\0\0\0")
-        assert 404 == served.ask(f"{URL}/big.bin", method="HEAD")[0]
+        assert 404 == served.ask(url, method="HEAD")[0]
         assert 1 == served.metric('withheld_total{why="changed"}')
         os.truncate(big, BIG.size - 1)
-        assert 404 == served.ask(f"{URL}/big.bin", method="HEAD")[0]
+        assert 404 == served.ask(url, method="HEAD")[0]
         assert 1 == served.metric('withheld_total{why="size"}')
         well(served)
 
@@ -212,7 +218,7 @@ def test_no_request_takes_the_server_down(served: Served, chance: Chance) -> Non
     for data, reply in zip(sent, replies, strict=True):
         assert not reply or reply.startswith(b"HTTP/1."), (data, reply[:100])
         assert b" 500 " not in reply[:20], (data, reply[:100])
-    assert any(replies)
+    assert any(reply.startswith(b"HTTP/1.1 200") for reply in replies)
     for size in (100_000, 5_000_000):
         assert served.raw(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * size)[9:10] in (b"4", b"")
     body = b"POST /api/models/org/m/paths-info/main HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -338,7 +344,7 @@ def test_a_port_that_is_taken_is_said_to_be(filled: Path, served: Served) -> Non
 
 
 def test_without_the_server_the_way_to_it_is_shown(filled: Path, tmp_path: Path) -> None:
-    (tmp_path / "granian.py").write_text("raise ImportError\n")
+    (tmp_path / "uvicorn.py").write_text("raise ImportError\n")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "fetchverify", "mirror", "serve", str(filled), "--port", str(free_port())]
     done = subprocess.run(command, env=clean(PYTHONPATH=path), capture_output=True, text=True, timeout=30, check=False)

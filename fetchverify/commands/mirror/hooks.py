@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import anyio
@@ -39,11 +39,14 @@ class Heralds:
         about = {"REPO": ref.repo_id, "REPO_TYPE": ref.kind, "REVISION": ref.revision, "COMMIT": commit, "PATH": path}
         await self._run("change", self._hooks.change, about, "")
 
-    async def ended(self, summary: str, *, failed: bool) -> None:
-        """Tell how a run ended."""
+    async def ended(self, summary: Callable[[], str], *, failed: bool) -> None:
+        """Tell how a run ended; `summary` is made only where somebody hears it: of thousands of repos it is long."""
         command = self._hooks.failure if failed else self._hooks.success
-        await self._run("failure" if failed else "success", command, {"FAILED": "1" if failed else "0"}, summary)
-        await self._ping("fail" if failed else "", summary)
+        if not command and self._hooks.ping is None:
+            return
+        told = summary()
+        await self._run("failure" if failed else "success", command, {"FAILED": "1" if failed else "0"}, told)
+        await self._ping("fail" if failed else "", told)
 
     async def _ping(self, what: Literal["", "start", "fail"], body: str) -> None:
         if self._hooks.ping is None:

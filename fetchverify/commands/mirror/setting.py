@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fetchverify.core.mirrorconfig import TEMPLATE, MirrorConfig, Problem, parse
+from fetchverify.core.mirrorconfig import TEMPLATE, MirrorConfig, MirrorLayout, Problem, parse
 from fetchverify.errors import UsageError
 from fetchverify.store.disk import Disk
 from fetchverify.store.diskerrors import failing_disk
@@ -53,6 +53,32 @@ def load(path: Path) -> Setting:
         UsageError: it cannot be read, or is not valid.
         DiskError: the disk that it lies on fails.
     """
+    config, base = _read(path)
+    folder = base / Path(config.folder).expanduser()
+    disk = Disk()
+    return Setting(
+        config=config,
+        folder=folder,
+        disk=disk,
+        book=MirrorBook(disk, folder, config.layout),
+        token=_token(config, base),
+        prometheus=None if config.prometheus is None else base / config.prometheus,
+    )
+
+
+def place(path: Path) -> tuple[Path, MirrorLayout]:
+    """Return where the mirror of a `mirror.toml` lies and how: all that a reader needs, who may know no token.
+
+    Raises:
+        UsageError: it cannot be read, or is not valid.
+        DiskError: the disk that it lies on fails.
+    """
+    config, base = _read(path)
+    return base / Path(config.folder).expanduser(), config.layout
+
+
+def _read(path: Path) -> tuple[MirrorConfig, Path]:
+    """Return what a config says, and where its relative paths begin."""
     try:
         with path.open("rb") as file:
             text = file.read(_MOST).decode()
@@ -64,17 +90,7 @@ def load(path: Path) -> Setting:
     config, problems = parse(text)
     if config is None:
         raise InvalidConfigError(path, problems)
-    base = path.absolute().parent
-    folder = base / Path(config.folder).expanduser()
-    disk = Disk()
-    return Setting(
-        config=config,
-        folder=folder,
-        disk=disk,
-        book=MirrorBook(disk, folder, config.layout),
-        token=_token(config, base),
-        prometheus=None if config.prometheus is None else base / config.prometheus,
-    )
+    return config, path.absolute().parent
 
 
 def _token(config: MirrorConfig, base: Path) -> str | None:

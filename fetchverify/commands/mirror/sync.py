@@ -134,7 +134,8 @@ class _Sync:
             found, requests = await self._round(heralds, until)
         except FetchverifyError as error:
             if not quiet:
-                await heralds.ended(error.message, failed=True)
+                message = error.message
+                await heralds.ended(lambda: message, failed=True)
             raise
         report = SyncReport(
             folder=str(self._setting.folder),
@@ -144,7 +145,7 @@ class _Sync:
             prometheus=None if self._setting.prometheus is None else str(self._setting.prometheus),
         )
         if not quiet:
-            await heralds.ended(json.dumps(report.as_json()), failed=report.exit_code is not ExitCode.CLEAN)
+            await heralds.ended(lambda: json.dumps(report.as_json()), failed=report.exit_code is not ExitCode.CLEAN)
         return report
 
     async def _round(self, heralds: Heralds, until: float) -> tuple[list[Target], int]:

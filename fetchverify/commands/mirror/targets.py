@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import anyio
@@ -116,7 +116,6 @@ async def ask(
         NetworkError: the endpoint does not answer at all; the targets that were not heard of are as they were.
     """
     every = list(targets)
-    limiter = anyio.CapacityLimiter(_AT_ONCE)
     answered = any(target.listed is not None or target.delisted for target in every)
     silent: list[tuple[Target, NetworkError]] = []  # since the last answer: the endpoint's fault, or theirs?
 
@@ -127,33 +126,41 @@ async def ask(
 
     async def one(target: Target) -> None:
         nonlocal answered
-        async with limiter:
-            try:
-                answer = Answer(target=target, head=await hub.head_of(target.ref, etag=etag(target.ref)))
-            except NetworkError as error:
-                silent.append((target, error))
-                if len(silent) < _MOST_SILENCES:
-                    return
-                hear_of_silent(nobody=True)
-                raise
-            except FetchverifyError as error:
-                answer = Answer(target=target, error=error)
-            answered = True
-            hear_of_silent()
-            hear(answer)
+        try:
+            answer = Answer(target=target, head=await hub.head_of(target.ref, etag=etag(target.ref)))
+        except NetworkError as error:
+            silent.append((target, error))
+            if len(silent) < _MOST_SILENCES:
+                return
+            hear_of_silent(nobody=True)
+            raise
+        except FetchverifyError as error:
+            answer = Answer(target=target, error=error)
+        answered = True
+        hear_of_silent()
+        hear(answer)
 
+    async def ask_on(left: Iterator[Target]) -> None:
+        for target in left:
+            await one(target)
+
+    unknown = []
+    for target in every:
+        if target.error is not None:
+            hear(Answer(target=target, error=target.error))
+        elif target.delisted:
+            words = f"{target.ref.kind} `{target.ref.repo_id}` is not among the repos of its account any more"
+            hear(Answer(target=target, error=AbsentError(words, gone=True)))
+        elif target.listed is not None:
+            hear(Answer(target=target, head=Head(commit=target.listed, repo_id=target.ref.repo_id)))
+        else:
+            unknown.append(target)
+    left = iter(unknown)
     with ungrouped():
+        # Not a task a target: thousands that wait for their turn take more memory than all else.
         async with anyio.create_task_group() as group:
-            for target in every:
-                if target.error is not None:
-                    hear(Answer(target=target, error=target.error))
-                elif target.delisted:
-                    words = f"{target.ref.kind} `{target.ref.repo_id}` is not among the repos of its account any more"
-                    hear(Answer(target=target, error=AbsentError(words, gone=True)))
-                elif target.listed is not None:
-                    hear(Answer(target=target, head=Head(commit=target.listed, repo_id=target.ref.repo_id)))
-                else:
-                    group.start_soon(one, target)
+            for _ in range(min(_AT_ONCE, len(unknown))):
+                group.start_soon(ask_on, left)
     if silent and not answered:
         error = silent[-1][1]
         hear_of_silent(nobody=True)

@@ -29,10 +29,10 @@ def test_what_is_written_is_read() -> None:
 @given(st.text(max_size=60), st.sampled_from(["commit", "commits", "failures", "checked", "repo_id", "type"]))
 def test_what_is_damaged_is_left_out(junk: str, key: str) -> None:
     line = json.dumps({**published(RepoState(ref=REF), ONE, NOW).as_json(), key: junk})
-    for state in parse(f'{{"version": 1}}\n{line}\n{junk}\n').values():
+    for state in parse(f'{{"version": 1}}\n{line}\n{junk}\n'.splitlines(keepends=True)).values():
         assert state.commit in (None, ONE)
         assert state.failures == 0
-    assert {} == parse(junk)
+    assert {} == parse(junk.splitlines(keepends=True))
 
 
 def test_after_failures_it_waits_longer_and_longer_but_never_more_than_a_day() -> None:

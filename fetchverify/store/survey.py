@@ -352,9 +352,13 @@ def small_bytes(path: str, most: int) -> bytes | None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
-    with open(fd, "rb") as file:
-        try:
-            seen = os.fstat(fd)
-            return file.read(most) if stat.S_ISREG(seen.st_mode) and seen.st_size <= most else None
-        except OSError:
+    try:
+        seen = os.fstat(fd)
+        if not stat.S_ISREG(seen.st_mode) or seen.st_size > most:
             return None
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(most)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)

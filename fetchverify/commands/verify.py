@@ -27,10 +27,12 @@ from fetchverify.commands.truth import (
 )
 from fetchverify.core.facts import Answer, CacheFacts, Evidence, FolderFacts, How, Promised, Promises, Question
 from fetchverify.core.findings import (
+    Verdict,
     cache_questions,
     everything,
     folder_questions,
     judge_cache,
+    judge_contents,
     judge_folder,
     judge_store,
 )
@@ -46,7 +48,8 @@ from fetchverify.store.area import AREA_NAME
 from fetchverify.store.blockmap import load_block_map
 from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache, repo_folder_name
-from fetchverify.store.proofs import Proofs
+from fetchverify.store.proofs import Proofs, source_of
+from fetchverify.store.seal import fingerprint, read_seal, write_seal
 from fetchverify.store.survey import repo_folders, survey_cache, survey_store
 from fetchverify.store.surveyfolder import survey_folder
 
@@ -99,6 +102,10 @@ class Job:
     complete: bool = True
     answers: dict[str, Answer] = field(default_factory=dict)
     questions: list[Question] = field(default_factory=list)
+    sealable: bool = False
+    """All of the repo was looked at, and the next run may rest on what is found."""
+    known: Verdict | None = None
+    """What is known of snapshots and blobs without asking: they are as they were when they were sealed."""
 
 
 async def run(options: VerifyOptions, emit: events.Emit) -> VerifyReport:
@@ -222,7 +229,7 @@ class Verification:
         revision = options.revision
         if ref is not None and revision is None and ref.revision != "main":
             revision = ref.revision
-        jobs = [await self.survey_repo(cache_dir, folder, revision) for folder in folders]
+        jobs = [await self.survey_repo(cache_dir, folder, revision, sealed=self._may_seal) for folder in folders]
         network = next((job.truth.trouble.exit_code for job in jobs if job.truth.trouble is not None), ExitCode.CLEAN)
         await self.measure(jobs)
         places = [await anyio.to_thread.run_sync(self.judge_repo, job) for job in jobs]
@@ -245,12 +252,42 @@ class Verification:
             sums = await anyio.to_thread.run_sync(self._write_cache_sums, jobs[0], places[0])
         return places, network, sums
 
-    async def survey_repo(self, cache_dir: Path, folder: str, revision: str | None = None) -> Job:
-        """Look at one repo's folder, and ask what it should hold; what the ledger knows is answered already."""
+    @property
+    def _may_seal(self) -> bool:
+        """Return whether a run of this kind may rest on an earlier one of its kind: all of a repo, and no names."""
+        options = self._options
+        parts = options.include or options.exclude or options.revision is not None
+        return not (parts or options.deep or options.quick or options.details or options.write_sums is not None)
+
+    async def survey_repo(
+        self, cache_dir: Path, folder: str, revision: str | None = None, *, sealed: bool = False
+    ) -> Job:
+        """Look at one repo's folder, and ask what it should hold; what the ledger knows is answered already.
+
+        Args:
+            cache_dir: the cache.
+            folder: the repo's, in it.
+            revision: look at this one alone.
+            sealed: the job may be without questions and promises, where nothing changed since all was good.
+        """
         cache = HubCache(self._disk, cache_dir, folder)
         repo = repo_of(folder)
         facts = await anyio.to_thread.run_sync(survey_cache, cache_dir, folder)
         wanted = self._wanted()
+        sealable = sealed and revision is None
+        if sealable:
+            known = await anyio.to_thread.run_sync(self._unchanged, cache.area, facts)
+            if known is not None:
+                return Job(
+                    facts=facts,
+                    identity=Identity(repo=repo),
+                    proofs=Proofs(self._disk, cache.area),
+                    promised={},
+                    truth=Truth(),
+                    area=cache.area,
+                    wanted=wanted,
+                    known=known,
+                )
         if revision is not None and repo is not None:
             commit = await self._commit(cache, RepoRef(kind=repo[0], repo_id=repo[1], revision=revision), facts)
             facts = replace(facts, snapshots={commit: facts.snapshots[commit]}, refs={}, no_exist={}, unreadable={})
@@ -276,10 +313,35 @@ class Verification:
             truth=truth,
             area=cache.area,
             wanted=wanted,
+            sealable=sealable,
         )
         asked = await anyio.to_thread.run_sync(cache_questions, facts, truth.promised, wanted)
         await anyio.to_thread.run_sync(self._sort_out, job, asked)
         return job
+
+    def _unchanged(self, area: Path, facts: CacheFacts) -> Verdict | None:
+        """Return what was found when the folder was sealed; None where it is not as it was then."""
+        asked = self.hub is not None
+        return read_seal(area, fingerprint(facts, source_of(area), asked=asked), asked=asked)
+
+    def _seal(self, job: Job, verdict: Verdict) -> None:
+        """Spare the next run what this one found good; only where the ledger on the disk says every word of it."""
+        facts, truth, asked = job.facts, job.truth, self.hub is not None
+        assert isinstance(facts, CacheFacts)
+        if verdict.findings or facts.unreadable or truth.broken or truth.gone or truth.trouble is not None:
+            return
+        # Without a listing here it is the Hub's to say, each time, what a commit holds.
+        if asked and not truth.promised.keys() <= facts.trees.keys():
+            return
+        proofs = job.proofs
+        if proofs.source is None:  # it learned in this run
+            proofs = Proofs.load(self._disk, job.area, compact=False)
+        questions = cache_questions(facts, job.promised, job.wanted)
+        if not all(one.digest is not None and proofs.knows(one.digest, one.state) for one in questions):
+            return
+        found = fingerprint(facts, proofs.source, asked=asked)
+        if found is not None:
+            write_seal(self._disk, job.area, found, verdict, asked=asked)
 
     def _tell_doubts(self, name: str, truth: Truth) -> None:
         """Say what was held against what lies here alone, and why."""
@@ -310,14 +372,13 @@ class Verification:
         facts = job.facts
         assert isinstance(facts, CacheFacts)
         files: list[tuple[str | None, str, Evidence, How]] = []
-        verdict = judge_cache(
-            facts,
-            job.promised,
-            job.answers,
-            broken=job.truth.broken,
-            wanted=job.wanted,
-            tell=(lambda *good: files.append(good)) if self._options.details else None,
-        )
+        tell = (lambda *good: files.append(good)) if self._options.details else None
+        known = job.known
+        if known is None:
+            known = judge_contents(facts, job.promised, job.answers, wanted=job.wanted, tell=tell)
+            if job.sealable:
+                self._seal(job, known)
+        verdict = judge_cache(facts, job.promised, job.answers, broken=job.truth.broken, wanted=job.wanted, known=known)
         repo = job.identity.repo
         return Place(
             target=facts.root,
@@ -486,6 +547,8 @@ class Verification:
             return
         self._emit(events.AuditPlanned(files=files, size=size))
         for job in jobs:
+            if not job.questions:
+                continue
             learner = Learner(self._disk, job.proofs, Path(job.facts.root))
             files_before, bytes_before = self._files, self._bytes
 

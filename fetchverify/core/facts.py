@@ -24,6 +24,7 @@ class State(NamedTuple):
     st_dev: int
     st_ino: int
     st_nlink: int
+    st_ctime_ns: int = 0
 
 
 # What a name is: the text of a symbolic link, or the state of anything else (file, folder, socket).

@@ -334,6 +334,7 @@ def judge_cache(
     broken: Collection[str] = (),
     wanted: Callable[[str], bool] = everything,
     tell: Tell | None = None,
+    known: Verdict | None = None,
 ) -> Verdict:
     """Return what is wrong in one repo's cache folder.
 
@@ -344,6 +345,31 @@ def judge_cache(
         broken: commits whose cached listing is damaged, or contradicts the Hub's.
         wanted: which paths of the repo matter; where some do not, litter is not looked for.
         tell: hears of every good file.
+        known: what `judge_contents` said of the same; then nothing of it is judged here.
+    """
+    verdict = known or judge_contents(facts, promised, answers, wanted=wanted, tell=tell)
+    _judge_refs(verdict, facts)
+    for path, why in facts.unreadable.items():
+        verdict.add(Kind.UNREADABLE, path, path, detail=why)
+    for commit in broken:
+        verdict.add(Kind.BROKEN_LISTING, f"trees/{commit}.json", f"trees/{commit}.json", commit=commit)
+    if wanted is everything:
+        _judge_litter(verdict, facts)
+    return verdict
+
+
+def judge_contents(
+    facts: CacheFacts,
+    promised: Mapping[str, Promises],
+    answers: Mapping[str, Answer],
+    *,
+    wanted: Callable[[str], bool] = everything,
+    tell: Tell | None = None,
+) -> Verdict:
+    """Return what is wrong with the snapshots and blobs; the arguments are those of `judge_cache`.
+
+    It follows from names, states, listings and answers alone, so that it holds as long as they do; what hangs on the
+    hour, on other processes or on single small files is left to `judge_cache`.
     """
     verdict = Verdict()
     blobs = _Blobs(facts, promised, answers)
@@ -351,15 +377,9 @@ def judge_cache(
         _judge_snapshot(verdict, facts, commit, names, promised.get(commit), blobs, answers, wanted, tell)
     verdict.findings += blobs.findings()
     verdict.size += blobs.good_bytes()
-    _judge_refs(verdict, facts)
     _judge_no_exist(verdict, facts, promised, wanted)
-    for path, why in facts.unreadable.items():
-        verdict.add(Kind.UNREADABLE, path, path, detail=why)
-    for commit in broken:
-        verdict.add(Kind.BROKEN_LISTING, f"trees/{commit}.json", f"trees/{commit}.json", commit=commit)
     if wanted is everything:
         blobs.judge_unlinked(verdict)
-        _judge_litter(verdict, facts)
     return verdict
 
 

@@ -6,9 +6,10 @@ speaks of are durable, because a power cut can take bytes and leave size and mti
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import xxhash
 
@@ -17,6 +18,7 @@ from fetchverify.errors import DiskError
 from fetchverify.store.disk import Disk
 from fetchverify.store.diskerrors import forbidden
 
+_NAME = "proofs"
 _BATCH = 256
 # Below this a ledger is not worth rewriting, however stale.
 _COMPACT_FROM = 4096
@@ -39,6 +41,22 @@ class Stat(Protocol):
     def st_mtime_ns(self) -> int: ...  # noqa: D102
 
 
+# Which file a ledger was read from, and its state then: device, inode, size, mtime and ctime in ns.
+Source: TypeAlias = tuple[int, int, int, int, int]
+
+
+def source_of(area: Path) -> Source | None:
+    """Return the state of the area's ledger, unread; None where there is none."""
+    try:
+        return _source(os.lstat(area / _NAME))
+    except OSError:
+        return None
+
+
+def _source(seen: os.stat_result) -> Source:
+    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
+
+
 def _sealed(body: str) -> str:
     return f"{xxhash.xxh3_64_hexdigest(body.encode())} {body}\n"
 
@@ -53,6 +71,8 @@ class Proofs:
         self._known: dict[tuple[int, int, str], tuple[str, int, int]] = {}  # dev, inode, algo -> hex, size, mtime
         self._pending: list[str] = []
         self._torn = False
+        self.source: Source | None = None
+        """The file that says all that is known here; None where this object wrote to it, or knows more."""
 
     @classmethod
     def load(cls, disk: Disk, area: Path, *, compact: bool = True) -> Proofs:
@@ -63,9 +83,12 @@ class Proofs:
             area: the folder that holds it.
             compact: rewrite it where most of it is stale.
         """
-        self = cls(disk, area / "proofs")
+        self = cls(disk, area / _NAME)
         try:
-            text = self._path.read_bytes().decode("ascii", "replace")
+            with self._path.open("rb") as file:
+                # Before it is read: what is appended meanwhile makes it another state.
+                self.source = _source(os.fstat(file.fileno()))
+                text = file.read().decode("ascii", "replace")
         except OSError:
             return self
         lines = text.split("\n")
@@ -96,7 +119,7 @@ class Proofs:
             self._disk.write_file(self._path, "".join(lines).encode())
         except DiskError:
             return  # a read-only cache is still worth reading
-        self._torn = False
+        self._torn, self.source = False, None
 
     def knows(self, digest: Digest, seen: Stat) -> bool:
         """Return True where this very inode, unchanged since, was proved to have the digest."""
@@ -138,6 +161,7 @@ class Proofs:
             if self._known.get((what.st_dev, what.st_ino, digest.algo)) == entry:
                 return
             self._known[what.st_dev, what.st_ino, digest.algo] = entry
+            self.source = None
             fields = f"{digest.algo} {digest.hex} {what.st_dev} {what.st_ino} {what.st_size} {what.st_mtime_ns}"
             self._pending.append(_sealed(fields))
             if len(self._pending) >= _BATCH:
@@ -147,6 +171,7 @@ class Proofs:
         """Take back, in this run, what was noted of a file that proved to be bad after all."""
         with self._lock:
             self._known.pop((seen.st_dev, seen.st_ino, digest.algo), None)
+            self.source = None
             # A line that no file can match: it replaces the earlier one when the ledger is read.
             fields = f"{digest.algo} {digest.hex} {seen.st_dev} {seen.st_ino} -1 0"
             self._pending.append(_sealed(fields))

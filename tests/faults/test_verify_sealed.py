@@ -12,7 +12,7 @@ import pytest
 
 from fetchverify.commands import verify as room
 from fetchverify.core.facts import CacheFacts, How
-from fetchverify.core.findings import Rank, Verdict
+from fetchverify.core.findings import Rank, Verdict, judge_contents
 from fetchverify.core.manifest import Digest
 from fetchverify.core.verified import VerifyReport
 from fetchverify.store.disk import Disk
@@ -44,7 +44,7 @@ async def sealed(hub: MockHub, repo: Cached, **more: object) -> VerifyReport:
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The repos of which every name was judged, one by one."""
     roots: list[str] = []
-    judge = room.judge_contents
+    judge = judge_contents
 
     def counted(facts: CacheFacts, *words: Any, **more: Any) -> Verdict:
         roots.append(facts.root)

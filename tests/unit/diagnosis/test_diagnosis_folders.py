@@ -17,10 +17,10 @@ import pytest
 from fetchverify.cli import cli
 from fetchverify.commands.doctor import DoctorOptions, run
 from fetchverify.core.diagnosis.codes import RULES, explain
-from fetchverify.core.diagnosis.facts import Content, Entry, FileSeen, Sniffed
+from fetchverify.core.diagnosis.facts import Content, Entry, FileSeen, Slice, Sniffed, Tensor
 from fetchverify.core.diagnosis.findings import Diagnosis, Finding, Origin, Severity
 from fetchverify.core.diagnosis.layouts import STACK_ADAPTER, STACK_META, FolderSeen
-from fetchverify.core.diagnosis.trainrules import judge_dcp
+from fetchverify.core.diagnosis.trainrules import judge_dcp, judge_verl
 from fetchverify.formats import dcp
 from fetchverify.formats.source import Bytes
 from tests.models.folders import HEALTHY, HERE, copy
@@ -106,6 +106,40 @@ def test_chunks_that_leave_a_part_uncovered_are_named() -> None:
         )
         folder = FolderSeen(path=".", files={".metadata": seen}, folders=frozenset(), origin=Origin())
         assert ["FV402", "FV404", "FV408"] == [one.code for one in judge_dcp(folder)]
+
+
+@pytest.mark.parametrize(
+    ("sides", "shapes", "whole"),
+    [
+        ((0,), [(16, 16), (16, 16)], True),
+        ((0,), [(17, 16), (15, 16)], True),  # the last rank has the rest
+        ((-2,), [(16, 16), (16, 16)], True),
+        ((0,), [(16, 16), (15, 16)], False),
+        ((0,), [(16, 16), (16, 15)], False),
+        ((0,), [(32, 16), (32, 16)], False),
+        ((1,), [(32, 8), (32, 8)], True),
+        ((None,), [(32, 16), (32, 16)], True),
+        ((None,), [(32, 16), (16, 16)], False),
+        ((None, 0), [(16, 16), (16, 16)], True),  # replicas of slices
+        ((None, 0), [(16, 16), (33, 16)], False),
+        ((7,), [(16, 16), (16, 16)], False),
+        ((0,), [(16,), (16,)], False),
+    ],
+)
+def test_slices_make_up_the_whole_or_are_named(
+    sides: tuple[int | None, ...], shapes: list[tuple[int, ...]], whole: bool
+) -> None:
+    files = {
+        f"model_world_size_2_rank_{rank}.pt": FileSeen(
+            entry=Entry(path=f"{rank}", size=1),
+            sniffed=Sniffed(content=Content.ZIP),
+            tensors=(Tensor("w", "BF16", shape),),
+            value={"w": Slice((32, 16), sides)},
+        )
+        for rank, shape in enumerate(shapes)
+    }
+    folder = FolderSeen(path=".", files=files, folders=frozenset(), origin=Origin())
+    assert (["FV408"] if whole else ["FV407", "FV408"]) == [one.code for one in judge_verl(folder)]
 
 
 @pytest.mark.parametrize("name", ["accelerate", "dcp", "dcp-optim", "zero", "verl"])

@@ -192,7 +192,7 @@ connections_option = option(
     show_default=True,
     metavar="N",
     group=RUN,
-    help="Requests under way at once; the last bytes of one may still arrive while the next is sent.",
+    help="Requests under way at once.",
 )
 limit_rate_option = option(
     "--limit-rate",

@@ -15,10 +15,8 @@ _TRIAL_S = 1.0  # for how long an addition is measured: requests that end togeth
 _ROUND_TRIPS_TO_SPEED = 6  # of a new connection: its handshake, its request, and its slow start
 _PER_LINE_KEPT = 0.6  # of a line's rate before the doubling: less says that the line, not its number, is the limit
 _TOTAL_GAINED = 1.05  # what a later addition has to bring to stay
-# A request should last so long that the silence of one round trip before its first byte costs little of it; where the
-# next one is sent that much before its end, so long that few of them are two at a time.
+# A request should last so long that the silence of one round trip before its first byte costs little of it.
 _MOST_SILENCE = 0.03
-_MOST_OVERLAP = 0.125
 # A connection is given up where it is this much slower than the others and would need this long to end.
 _FAR_BELOW = 0.25
 _PATIENCE_S = 2.0
@@ -42,14 +40,7 @@ def first_connections(round_trip_s: float, most: int) -> int:
 
 
 def segment_blocks(
-    round_trip_s: float,
-    line_rate: float,
-    block_size: int,
-    left: float,
-    lines: float,
-    *,
-    under_way: int = 0,
-    overlap: bool = False,
+    round_trip_s: float, line_rate: float, block_size: int, left: float, lines: float, *, under_way: int = 0
 ) -> int:
     """Return how many neighbouring blocks one request should span, at least 1.
 
@@ -60,19 +51,17 @@ def segment_blocks(
         left: blocks of the file that did not come yet, those that were asked for among them.
         lines: connections that work on this file; towards its end each gets its share, so that all end together.
         under_way: requests for this file; the first ones differ in length, lest all connections ask anew at once.
-        overlap: the next one is sent before the last bytes of this one arrived (`room_before_end`).
     """
-    share = _MOST_OVERLAP if overlap else _MOST_SILENCE
-    measured = max(2, round(round_trip_s * line_rate / share / block_size))
+    measured = max(2, round(round_trip_s * line_rate / _MOST_SILENCE / block_size))
     wanted = 1 + under_way % 4 if line_rate <= 0 else measured
     return max(1, min(wanted, 8, int(left / lines)))
 
 
-def room_before_end(round_trip_s: float, most: int, reach: float = 1.0) -> float:
+def room_before_end(round_trip_s: float, most: int, reach: float) -> float:
     """Return how many seconds before its end a request makes room for the next one, 0 for not at all.
 
-    In its last round trip all that is left of it is on its way already: the server is done with it, and what it sends
-    to the next request arrives when this one's last bytes did.
+    Where a server limits requests: in its last round trip all that is left of one is on its way already, the server is
+    done with it and takes another. Where none does, a fresh connection costs more than that round trip.
 
     Args:
         round_trip_s: of the line.

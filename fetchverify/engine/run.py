@@ -145,8 +145,9 @@ class Run:
 
     def room_s(self, supplier: Supplier) -> float:
         """Return how many seconds before its end a request to this supplier makes room for the next."""
-        reach = 1.0 if self._flow is None else self._flow.reach
-        return room_before_end(supplier.means.client.round_trip_s, self.options.connections, reach)
+        if self._flow is None or not self._flow.limited:
+            return 0.0
+        return room_before_end(supplier.means.client.round_trip_s, self.options.connections, self._flow.reach)
 
     def enter(self, segment: Segment, supplier: Supplier) -> None:
         """Watch a request for a segment."""
@@ -184,15 +185,8 @@ class Run:
         # Lines that end where all is asked for already come to the files that still have something to ask for.
         wanting = sum(tickets.free > 0 for tickets in self.active.values())
         lines = self.slots.total_tokens / max(1, wanting)
-        return segment_blocks(
-            supplier.means.client.round_trip_s,
-            line_rate,
-            block_size,
-            left / block_size,
-            lines,
-            under_way=under_way,
-            overlap=self.room_s(supplier) > 0,
-        )
+        round_trip_s = supplier.means.client.round_trip_s
+        return segment_blocks(round_trip_s, line_rate, block_size, left / block_size, lines, under_way=under_way)
 
     async def steer(self) -> None:
         """Add and take away connections as the line answers, and give up those that fall far behind; never ends."""

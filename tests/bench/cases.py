@@ -55,7 +55,7 @@ class Sizes:
     @classmethod
     def of(cls, big: int, *, quick: bool) -> Sizes:
         """Return the sizes that go with a big file of so many bytes."""
-        return cls(big=big, small_files=50 if quick else 500, far=2 * big, far_stream=big // 8)
+        return cls(big=big, small_files=50 if quick else 500, far=4 * big, far_stream=big // 8)
 
 
 class Shelf:

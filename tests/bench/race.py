@@ -120,7 +120,7 @@ def workshop(folder: Path, need: int) -> Iterator[tuple[Path, Path, str]]:
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fetchverify-bench-", dir=folder)))
         memory = Path("/dev/shm")
-        if memory.is_dir() and shutil.disk_usage(memory).free > need and place.memory_available() > 2 * need:
+        if memory.is_dir() and shutil.disk_usage(memory).free > need and place.memory_available() > 3 * need // 2:
             shelf = stack.enter_context(tempfile.TemporaryDirectory(prefix="fetchverify-bench-", dir=memory))
             yield work, Path(shelf), "memory"
         else:
@@ -135,7 +135,7 @@ def race(options: Options, congestion: str, tell: Callable[[str], None]) -> Resu
         RuntimeError: the server or the line did not start.
     """
     began = time.monotonic()
-    with workshop(options.folder, 5 * options.sizes.big) as (work, shelf_folder, kept), Launcher() as launcher:
+    with workshop(options.folder, 7 * options.sizes.big) as (work, shelf_folder, kept), Launcher() as launcher:
         tools = Tools(python=options.python, nosync=compile_nosync(work, compiler()))
         versions = {peer.name: peer.version(tools) for peer in PEERS if peer.name in {OURS.name, *options.peers}}
         for name in (name for name, version in versions.items() if not version):

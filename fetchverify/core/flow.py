@@ -23,6 +23,7 @@ _PATIENCE_S = 2.0
 # For how long a number of connections is left alone that the server refused.
 _REFUSED_S = 60.0
 # In round trips: how early the next request is tried where a server limits their number, and what teaches how early.
+_FIRST_REACH = 3.0
 _MOST_REACH = 8.0
 _REACH_GAINED = 0.5
 _REACH_KEPT = 0.7
@@ -141,11 +142,11 @@ class Flow:
         A server that limits their number answers as many as it bears, once all asked: that many are used.
         """
         since_s = now - self._refused_at
+        if served and not self.limited:
+            self.limited, self.reach = True, _FIRST_REACH
         if served >= max(1, self.target - 1):
-            self.limited = True
             self._refused_at, self.reach = now, max(1.0, self.reach * _REACH_KEPT)
         elif served and self._settle_s <= since_s < _TROUBLE_PAUSE_S:
-            self.limited = True
             self._lower(now, served, ceiling=served)
         else:
             self.trouble(now)  # the first of many: the others' answers are on their way

@@ -10,7 +10,6 @@ import click
 from fetchverify.cli import values
 from fetchverify.cli.help import Command, option
 from fetchverify.cli.voice import open_voice
-from fetchverify.errors import UsageError
 
 _PURGE = "Purge (only what is asked for)"
 
@@ -140,9 +139,7 @@ def command(
 def _read_pins(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"cannot read pins from `{path}`: {why}") from None
+    from fetchverify.store.given import read_given
+
+    lines = read_given(path, "pins from ").splitlines()
     return tuple(text for line in lines if (text := line.partition("#")[0].strip()))

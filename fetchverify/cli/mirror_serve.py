@@ -14,8 +14,6 @@ from fetchverify.cli.voice import open_voice
 from fetchverify.core.mirrorconfig import MirrorLayout
 from fetchverify.errors import ExitCode, UsageError
 
-_MOST_TOKEN_BYTES = 1 << 20
-
 
 @click.command(
     "serve",
@@ -200,16 +198,13 @@ def _tokens(path: Path | None) -> tuple[str, ...]:
     """Return the tokens of a file; a file without one lets nobody in by mistake of nobody's, so it is refused."""
     if path is None:
         return ()
-    try:
-        with path.open(encoding="ascii") as lines:
-            text = lines.read(_MOST_TOKEN_BYTES)
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not ASCII text"
-        raise UsageError(f"cannot read tokens from `{path}`: {why}") from None
-    found = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    from fetchverify.store.given import read_given
+
+    lines = read_given(path, "tokens from ").splitlines()
+    found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not found:
         raise UsageError(f"there is no token in `{path}`", hint="write one token a line, or leave `--token-file` away")
-    if any(not token.isprintable() or " " in token for token in found):
+    if any(not (token.isascii() and token.isprintable()) or " " in token for token in found):
         raise UsageError(f"a token in `{path}` holds characters that no token has", hint="give one token a line")
     return tuple(found)
 

@@ -90,17 +90,21 @@ class Share(_DurationType):
             self.fail(f"'{value}' is no share; {error}", param, ctx)
 
 
+def _from_stdin() -> str:
+    try:
+        return sys.stdin.readline()
+    except (OSError, UnicodeDecodeError):
+        raise UsageError("cannot read the token from standard input") from None
+
+
 def read_token(token: str | None, token_file: Path | None) -> str | None:
     """Return the token as given; None leaves it to the hub's own rules."""
     if token is not None and token_file is not None:
         raise UsageError("`--token` and `--token-file` exclude each other")
     if token_file is not None:
-        try:
-            token = sys.stdin.readline() if str(token_file) == "-" else token_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is not text"
-            raise UsageError(f"cannot read the token from `{token_file}`: {why}") from None
-        token = token.strip()
+        from fetchverify.store.given import read_given
+
+        token = (_from_stdin() if str(token_file) == "-" else read_given(token_file, "the token from ")).strip()
         if not token:
             raise UsageError(f"there is no token in `{token_file}`")
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):

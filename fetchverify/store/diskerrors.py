@@ -77,11 +77,16 @@ def disk_error(cause: OSError, doing: str, path: AnyPath, needed: int = 0) -> Di
     return DiskError(message, hint=_HINTS.get(code), full=code in _FULL)
 
 
+def is_failing(error: OSError) -> bool:
+    """Return True where the disk is to blame, and neither who asked nor what was asked for."""
+    return error.errno in _FAILING
+
+
 def failing_disk(error: BaseException) -> DiskError | None:
     """Return our error where a bare `OSError`, or all of a group, says that a disk fails; None for any other."""
     if isinstance(error, BaseExceptionGroup):
         found = [failing_disk(one) for one in error.exceptions]
         return found[0] if all(found) else None
-    if isinstance(error, OSError) and error.errno in _FAILING and isinstance(error.filename, str | bytes | os.PathLike):
+    if isinstance(error, OSError) and is_failing(error) and isinstance(error.filename, str | bytes | os.PathLike):
         return disk_error(error, "use", os.fsdecode(error.filename))
     return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fetchverify.core.pins import Pin, parse, render
-from fetchverify.errors import UsageError
 from fetchverify.store.disk import Disk
+from fetchverify.store.given import read_given
 
 # A million files at 150 bytes a line; what is longer was not written by us.
 _MOST = 256 << 20
@@ -17,19 +17,11 @@ def read_pins(path: Path) -> tuple[Pin, ...]:
 
     Raises:
         UsageError: it cannot be read, or is none.
+        DiskError: the disk that it lies on fails.
         UntrustedMetadataError: it names what no repo may have.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST + 1)
-        if len(data) > _MOST:
-            raise UsageError(f"`{path}` is too long for a lock file")
-        return parse(data.decode(), name=str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(
-            f"cannot read `{path}`: {why}", hint="`fetchverify lock REPO_ID -o FILE` writes one"
-        ) from error
+    text = read_given(path, most=_MOST, hint="`fetchverify lock REPO_ID -o FILE` writes one")
+    return parse(text, name=str(path))
 
 
 def write_pins(disk: Disk, path: Path, pins: tuple[Pin, ...]) -> bool:

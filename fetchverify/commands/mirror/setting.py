@@ -9,7 +9,7 @@ from pathlib import Path
 from fetchverify.core.mirrorconfig import TEMPLATE, MirrorConfig, MirrorLayout, Problem, parse
 from fetchverify.errors import UsageError
 from fetchverify.store.disk import Disk
-from fetchverify.store.diskerrors import failing_disk
+from fetchverify.store.given import read_given
 from fetchverify.store.mirrorbook import MirrorBook
 
 DEFAULT = Path("mirror.toml")
@@ -79,15 +79,7 @@ def place(path: Path) -> tuple[Path, MirrorLayout]:
 
 def _read(path: Path) -> tuple[MirrorConfig, Path]:
     """Return what a config says, and where its relative paths begin."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MOST).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        if (failing := failing_disk(error)) is not None:
-            raise failing from error
-        why = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"cannot read `{path}`: {why}", hint="`fetchverify mirror init` writes one") from error
-    config, problems = parse(text)
+    config, problems = parse(read_given(path, most=_MOST, hint="`fetchverify mirror init` writes one"))
     if config is None:
         raise InvalidConfigError(path, problems)
     return config, path.absolute().parent
@@ -100,10 +92,7 @@ def _token(config: MirrorConfig, base: Path) -> str | None:
             raise UsageError(f"`token_env`: there is no `{config.token_env}` in the environment")
         return found
     if config.token_file is not None:
-        try:
-            found = (base / Path(config.token_file).expanduser()).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"`token_file`: `{config.token_file}` cannot be read") from error
+        found = read_given(base / Path(config.token_file).expanduser(), "`token_file` ").strip()
         if not found:
             raise UsageError(f"`token_file`: `{config.token_file}` is empty")
         return found

@@ -141,8 +141,11 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
         emit=emit,
         mirrors=mirrors,
     )
+    changed = not plan.changes_nothing
+    execution = transfer.execute(plan)
+    del plan  # what is fetched is let go of, file by file
     try:
-        outcomes = await transfer.execute(plan)
+        outcomes = await execution
     except DiskError as error:
         if error.full:
             raise await anyio.to_thread.run_sync(_with_what_is_missing, error, layout, manifest, files, disk) from error
@@ -162,7 +165,7 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
         requests=requests + (transfer.run.requests),
         retries=transfer.run.retries,
         quarantined=transfer.publisher.quarantined,
-        changed=not plan.changes_nothing,
+        changed=changed,
         published=published,
         liars=transfer.run.suppliers.liars,
         findings=await _broken_there(options, layout.target, manifest, outcomes),

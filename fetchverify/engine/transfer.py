@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -112,6 +112,7 @@ class Transfer:
                     group.start_soon(self._show_progress)
                     group.start_soon(self.run.steer)
                     fetches = _merged([*plan.fetches, *await self._use_what_is_there(plan)])
+                    del plan
                     if self.run.options.offline:
                         for fetch in fetches:
                             self._fail_all(fetch, OutcomeKind.ABSENT, 0, "not on this disk, or not right, and offline")
@@ -157,9 +158,10 @@ class Transfer:
     async def _fetch_all(self, fetches: list[Fetch]) -> None:
         small = [fetch for fetch in fetches if fetch.size <= SMALL_FILE]
         large = [fetch for fetch in fetches if fetch.size > SMALL_FILE]
+        fetches.clear()
         async with anyio.create_task_group() as group:
             # Small files first, in a bunch; the large ones follow as soon as no small one waits for a connection.
-            await _each(self._small, small, at_once=_SMALL_AT_ONCE, group=group)
+            await _each(self._small, _emptied(small), at_once=_SMALL_AT_ONCE, group=group)
             await _each(self._large, large, at_once=max(_LARGE_AT_ONCE, self._cores), group=group)
 
     async def _small(self, fetch: Fetch) -> None:
@@ -388,6 +390,13 @@ def _merged(fetches: Iterable[Fetch]) -> list[Fetch]:
 def _whose(taken: Sequence[Leftover]) -> str:
     names = " and ".join(dict.fromkeys(leftover.whose for leftover in taken))
     return f"a leftover of {names}" if names else "a leftover of an earlier download"
+
+
+def _emptied(items: list[T]) -> Iterator[T]:
+    """Yield the items in order and let go of them: 100,000 plans need not be kept beside as many outcomes."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 async def _each(

@@ -33,10 +33,11 @@ _SHORT_LINE_S = 0.005  # round trip; below it a request waits for its server no 
 def first_connections(round_trip_s: float, most: int) -> int:
     """Return with how many connections to begin.
 
-    On a short line one may saturate a core with TLS and hashing, and more only share it; on a long one each needs
-    many round trips to come to speed, and finding out how many are too many costs more than they do.
+    On a short line two may saturate a core with hashing, the one reading while the other writes, and more only share
+    it; on a long one each needs many round trips to come to speed, and finding out how many are too many costs more
+    than they do.
     """
-    wanted = 1 if round_trip_s < 0.002 else 2 if round_trip_s < _SHORT_LINE_S else 4 if round_trip_s < 0.02 else 16
+    wanted = 2 if round_trip_s < _SHORT_LINE_S else 4 if round_trip_s < 0.02 else 16
     return max(1, min(wanted, most))
 
 

@@ -219,8 +219,12 @@ def _land_piece(means: Means, download: Download, segment: Segment, work: BlockW
     try:
         count = body.fill(into[:most])
         piece = into[:count]
-        # Written before it is hashed, from the same buffer: what was proved is what lies on disk.
-        download.partial.write(piece, work.position)
+        # Written before it is hashed, from the same buffer: what was proved is what lies on disk. What the hash is
+        # handed in memory need not be in the page cache, too.
+        if buffer is not None and means.pace.swift:
+            download.partial.write_past_cache(piece, work.position)
+        else:
+            download.partial.write(piece, work.position)
     except BaseException:
         if buffer is not None:
             means.pool.give(buffer)
@@ -228,8 +232,8 @@ def _land_piece(means: Means, download: Download, segment: Segment, work: BlockW
     work.check.update(piece)
     if buffer is None:
         download.hasher.wrote(work.position, count)
-    elif not download.hasher.offer(work.position, buffer, count):
-        means.pool.give(buffer)
+    else:
+        download.hasher.offer(work.position, buffer, count)
     work.position += count
     download.count(count)
     segment.arrived(count)

@@ -7,6 +7,7 @@ rule), so one slow connection at the frontier stalls nobody and memory stays bou
 from __future__ import annotations
 
 import hashlib
+import mmap
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,10 @@ from fetchverify.core.blocks import MiB, Tiling
 from fetchverify.core.manifest import Digest
 
 BUFFER_SIZE = MiB
+# Not shared with a child process, as memory usually is not; Windows knows no such thing.
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+# Bytes that are further ahead of the hash than this do not wait for it in memory.
+_NEAR = 64 * MiB
 # A waiting thread looks this often whether the run was cancelled; the backup of being woken.
 _WAKE_S = 1.0
 # A hash is outrun where bytes come at this share of its own speed. Whether it is busy at a moment says less: on a long
@@ -42,7 +47,7 @@ def new_hash(digest: Digest, size: int) -> hashlib._Hash:
 
 
 class BufferPool:
-    """At most `most` buffers of 1 MiB, shared by all connections of a run; thread-safe."""
+    """At most `most` buffers of 1 MiB that begin on a page, shared by all connections of a run; thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._free: list[memoryview] = []
@@ -57,7 +62,7 @@ class BufferPool:
             if not self._unmade:
                 return None
             self._unmade -= 1
-        return memoryview(bytearray(BUFFER_SIZE))
+        return memoryview(mmap.mmap(-1, BUFFER_SIZE, **_PRIVATE))
 
     def give(self, buffer: memoryview) -> None:
         """Take a buffer back."""
@@ -122,7 +127,7 @@ class InOrderHash:
         return self.outrun
 
     def take(self, offset: int) -> memoryview | None:
-        """Return a buffer for the bytes at `offset`; None where memory is short and the hash not what it is short of.
+        """Return a buffer for the bytes at `offset`; None where they are far ahead, or memory short and the hash not.
 
         Waits while an outrun hash has enough to do: reading on would only make it read these bytes from disk again.
         A reader far ahead waits for a moment alone: on a long line its silence would cost more than the re-reading.
@@ -131,27 +136,23 @@ class InOrderHash:
         while self._ahead_of_work and offset - self.frontier > _AHEAD and looks < _MOST_LOOKS:
             looks += 1
             time.sleep(_LOOK_S)
+        if offset - self.frontier > _NEAR:
+            return None
         while (buffer := self._pool.take()) is None and self._ahead_of_work:
             time.sleep(_LOOK_S)
         return buffer
 
-    def offer(self, offset: int, buffer: memoryview, length: int) -> bool:
-        """Hand over bytes that are on disk already; returns True where the buffer is now ours.
-
-        False says that the caller keeps its buffer: memory is short, and the frontier far away.
-        """
-        with self._wake:
-            near = offset - self.frontier <= BUFFER_SIZE * 64
-            self._ready[offset] = (buffer if near else None, length)
-            self._arrived += length
-            if offset == self.frontier:
-                self._wake.notify()
-        return near
+    def offer(self, offset: int, buffer: memoryview, length: int) -> None:
+        """Hand over bytes that are on disk already; the buffer is ours from now on."""
+        self._note(offset, buffer, length)
 
     def wrote(self, offset: int, length: int) -> None:
         """Say that these bytes are on disk and nowhere in memory."""
+        self._note(offset, None, length)
+
+    def _note(self, offset: int, buffer: memoryview | None, length: int) -> None:
         with self._wake:
-            self._ready[offset] = (None, length)
+            self._ready[offset] = (buffer, length)
             self._arrived += length
             if offset == self.frontier:
                 self._wake.notify()

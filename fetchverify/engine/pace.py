@@ -12,6 +12,9 @@ class Pace:
     Args:
         bytes_per_s: the cap.
         clock: monotonic seconds.
+
+    Attributes:
+        swift: bytes come so fast that a second copy of each would hold them up; told by whoever measures.
     """
 
     def __init__(self, bytes_per_s: int | None) -> None:
@@ -19,6 +22,7 @@ class Pace:
         self._lock = threading.Lock()
         self._free_at = time.monotonic()
         self._stopped = threading.Event()
+        self.swift = False
 
     def piece(self, most: int) -> int:
         """Return how many bytes to read at once, so that a low cap still flows instead of jerking."""

@@ -29,6 +29,9 @@ from fetchverify.net.wire import Endpoint
 _POOL_BUFFERS = 64  # MiB; the whole process stays below 150 MiB
 _MOST_SMALL = 32  # 200 files of 10 KB at a round trip of 50 ms: 0.63 s, against 11 s one by one
 _STEER_EVERY_S = 0.1
+# Bytes per second from which on the page cache costs more than it brings: a core has better things to do, and what
+# arrives so fast is read again as fast.
+_SWIFT = 256e6
 _GRACE_S = 2.0  # a connection may take this long to come to speed before it is held against its peers
 _MOST_GRACE_S = 30.0
 
@@ -190,13 +193,17 @@ class Run:
 
     async def steer(self) -> None:
         """Add and take away connections as the line answers, and give up those that fall far behind; never ends."""
+        before, at = 0, anyio.current_time()
         while True:
             await anyio.sleep(_STEER_EVERY_S)
+            received, now = self._received(), anyio.current_time()
+            self.means.pace.swift = received - before > _SWIFT * (now - at)
+            before, at = received, now
             if self._flow is not None:
                 # Each has to be looked at: `all` alone would end with the first that rests.
                 outrun = [hasher.look() for hasher in tuple(self.active)]
                 enough = bool(outrun) and all(outrun)
-                self.slots.total_tokens = self._flow.tick(anyio.current_time(), self._received(), enough=enough)
+                self.slots.total_tokens = self._flow.tick(now, received, enough=enough)
             known = {one: (one.rate, one.rest_s) for one in self.segments if one.age_s > self._grace_s}
             for segment in laggards(known, self._ended_rates):
                 segment.drop()

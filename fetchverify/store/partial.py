@@ -19,6 +19,7 @@ from fetchverify.core.blocks import BLOCK_SIZE, BlockMap, Tiling, encode_header,
 from fetchverify.core.leftover import Leftover, whole_blocks
 from fetchverify.core.manifest import Digest
 from fetchverify.errors import DiskError
+from fetchverify.store.direct import DirectWriter
 from fetchverify.store.disk import Disk
 from fetchverify.store.marks import Marks
 from fetchverify.store.owner import Hold, myself
@@ -59,6 +60,7 @@ class Partial:
         self._broken: DiskError | None = None
         self._data: int | None = None
         self._journal: int | None = None
+        self._direct = DirectWriter(disk, self.path)
         self._leftovers = Marks(disk, folder / "leftovers")
         self.landed = BlockMap(tiling=tiling, hashes={})
 
@@ -236,6 +238,16 @@ class Partial:
             raise self._broken
         self._disk.write_at(self._open_data(), data, offset)
 
+    def write_past_cache(self, data: memoryview, offset: int) -> None:
+        """Write them past the page cache where that is possible and pays: nobody is going to read them soon.
+
+        Args:
+            data: begins on a page of memory.
+            offset: bytes.
+        """
+        if self._broken is not None or not self._direct.write(data, offset):
+            self.write(data, offset)
+
     def record(self, index: int, block_hash: bytes) -> None:
         """Note that the block's bytes are written and have this xxh3_128; a second record of a block is ignored."""
         with self._lock:
@@ -334,6 +346,7 @@ class Partial:
             self._hold.release()
 
     def _close_files(self) -> None:
+        self._direct.close()
         data, self._data = self._data, None
         journal, self._journal = self._journal, None
         for fd in (data, journal):

@@ -33,9 +33,16 @@ class RawDisk:
         """Create a file that must not exist yet and return its descriptor; a symlink there is not followed."""
         return self._open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode, "create")
 
-    def open_rw(self, path: AnyPath, *, append: bool = False) -> int:
-        """Open an existing regular file for reading and writing; a symlink there is not followed."""
-        fd = self._open(path, os.O_RDWR | (os.O_APPEND if append else 0), 0, "open")
+    def open_rw(self, path: AnyPath, *, append: bool = False, direct: bool = False) -> int:
+        """Open an existing regular file for reading and writing; a symlink there is not followed.
+
+        Args:
+            path: the file.
+            append: every write goes to the end.
+            direct: writes pass the page cache by; offset, length and the buffer's address must fit the disk's blocks.
+        """
+        flags = (os.O_APPEND if append else 0) | (os.O_DIRECT if direct else 0)
+        fd = self._open(path, os.O_RDWR | flags, 0, "open")
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             self.close(fd)
             raise DiskError(f"cannot open `{os.fspath(path)}`: not a regular file")

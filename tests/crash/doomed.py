@@ -1,7 +1,8 @@
 """Runs the command line in a process that meets its end before one of its writes.
 
 `python -m tests.crash.doomed FATE N -- get org/model`: FATE is `kill` (SIGKILL before the Nth operation) or the mount
-point whose power is cut there; the process then goes on and has to find out by itself.
+point whose power is cut there; the process then goes on and has to find out by itself. Where N is odd, it writes past
+the page cache what it can.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from fetchverify import cli
 from fetchverify.store.rawdisk import RawDisk
+from tests import swift
 from tests.mounts import cut_power
 
 WRITES = (
@@ -45,6 +47,8 @@ def arm(strike: Callable[[], None], after: int) -> None:
 
 if __name__ == "__main__":
     fate, number, _, *words = sys.argv[1:]
+    if int(number) % 2:
+        swift.force()
     if fate == "kill":
         arm(lambda: os.kill(os.getpid(), signal.SIGKILL), int(number))
     else:

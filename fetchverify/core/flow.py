@@ -15,8 +15,9 @@ _TRIAL_S = 1.0  # for how long an addition is measured: requests that end togeth
 _ROUND_TRIPS_TO_SPEED = 6  # of a new connection: its handshake, its request, and its slow start
 _PER_LINE_KEPT = 0.6  # of a line's rate before the doubling: less says that the line, not its number, is the limit
 _TOTAL_GAINED = 1.05  # what a later addition has to bring to stay
-# A request should last so long that the silence of one round trip before its first byte costs little of it.
+# A request should last so long that the silence before its first byte costs little of it, and no shorter than this.
 _MOST_SILENCE = 0.03
+_LEAST_REQUEST_S = 0.02
 # A connection is given up where it is this much slower than the others and would need this long to end.
 _FAR_BELOW = 0.25
 _PATIENCE_S = 2.0
@@ -42,19 +43,19 @@ def first_connections(round_trip_s: float, most: int) -> int:
 
 
 def segment_blocks(
-    round_trip_s: float, line_rate: float, block_size: int, left: float, lines: float, *, under_way: int = 0
+    silence_s: float, line_rate: float, block_size: int, left: float, lines: float, *, under_way: int = 0
 ) -> int:
     """Return how many neighbouring blocks one request should span, at least 1.
 
     Args:
-        round_trip_s: from a request to its head.
+        silence_s: before a request's first byte; a round trip where it is sent after the last one's end.
         line_rate: bytes per second of one connection; 0 where nothing was measured yet.
         block_size: bytes.
         left: blocks of the file that did not come yet, those that were asked for among them.
         lines: connections that work on this file; towards its end each gets its share, so that all end together.
         under_way: requests for this file; the first ones differ in length, lest all connections ask anew at once.
     """
-    measured = max(2, round(round_trip_s * line_rate / _MOST_SILENCE / block_size))
+    measured = round(max(silence_s / _MOST_SILENCE, _LEAST_REQUEST_S) * line_rate / block_size)
     wanted = 1 + under_way % 4 if line_rate <= 0 else measured
     return max(1, min(wanted, 8, int(left / lines)))
 

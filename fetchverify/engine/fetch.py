@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import xxhash
 
-from fetchverify.core.blocks import Block, Tiling
+from fetchverify.core.blocks import Block, MiB, Tiling
 from fetchverify.core.manifest import Manifest, RemoteFile
 from fetchverify.core.retry import Failure
 from fetchverify.engine.hashing import BUFFER_SIZE, BufferPool, InOrderHash
@@ -37,6 +37,7 @@ class Segment:
     Attributes:
         indexes: blocks that are its own, ascending.
         landed: how many of them are on disk with their record.
+        span: what was asked for; None for the whole file in one stream.
         size: bytes that it asks for, at the most.
         received: bytes that came for it.
         dropped: its connection was given up; what is missing is asked for elsewhere.
@@ -56,6 +57,7 @@ class Segment:
     ) -> None:
         self.indexes = list(indexes)
         self._tiling = tiling
+        self.span = None if whole else Block(start, tiling.block(indexes[-1]).stop)
         self.size = tiling.block(indexes[-1]).stop - start
         self.whole = whole
         self.landed = 0
@@ -66,6 +68,7 @@ class Segment:
         self._room_s = 0.0 if whole else room_s
         self._make_room = make_room
         self._next = 0
+        self._sealed = False
         self._lock = threading.Lock()
 
     @property
@@ -105,6 +108,12 @@ class Segment:
             self._next += 1
             return self.indexes[self._next - 1]
 
+    def seal(self) -> bool:
+        """Have nothing taken away any more; False where something was: more comes than belongs to it."""
+        with self._lock:
+            self._sealed = self.span is not None and self._tiling.block(self.indexes[-1]).stop == self.span.stop
+            return self._sealed
+
     def drop(self) -> None:
         """Give its connection up; what came through it stays."""
         self.dropped = True
@@ -116,7 +125,7 @@ class Segment:
         with self._lock:
             # The first block is its own from the start, though its thread may not have come to it yet.
             waiting = len(self.indexes) - max(1, self._next)
-            if waiting <= 0 or self.whole:
+            if waiting <= 0 or self.whole or self._sealed:
                 return ()
             cut = len(self.indexes) - (waiting + 1) // 2
             taken = tuple(self.indexes[cut:])
@@ -164,37 +173,98 @@ class Means:
     pace: Pace
 
 
-def pump(means: Means, download: Download, source: Source, segment: Segment) -> Failure | None:
-    """Fetch a segment's blocks in one request; blocks the thread until they landed or the request failed.
+class Line:
+    """What one thread does on one connection: a segment, then the one that it asked for before the first one's end.
 
-    Where the segment is `whole`, the server ignores ranges: one stream is read from the first byte, and what is on
+    Args:
+        segment: to begin with.
+        ask: returns the segment to ask for next, from the thread; None where there is none for this connection.
+        turned: called from the thread when it goes on to the next segment, with both.
+
+    Attributes:
+        segment: the one that is read.
+        following: the one that was asked for ahead.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        ask: Callable[[], Segment | None],
+        turned: Callable[[Segment, Segment], object],
+    ) -> None:
+        self.segment = segment
+        self.following: Segment | None = None
+        self._ask = ask
+        self._turned = turned
+        self._looked = False
+
+    def look_ahead(self, means: Means, body: Body) -> None:
+        """Ask for the next segment once the rest of this one is on its way, or nearly so."""
+        segment = self.segment
+        if self._looked or segment.size - segment.received > max(MiB, means.client.round_trip_s * 2 * segment.rate):
+            return
+        self._looked = True
+        if body.can_ask_ahead and segment.seal() and (following := self._ask()) is not None:
+            assert following.span is not None
+            self.following = following
+            body.ask_ahead(following.span)
+
+    def advance(self, body: Body) -> bool:
+        """Go on to the segment asked ahead; False where there is none, or its answer did not come."""
+        if self.following is None or not body.advance():
+            return False
+        before, self.segment, self.following = self.segment, self.following, None
+        self._looked = False
+        self._turned(before, self.segment)
+        return True
+
+
+def pump(means: Means, download: Download, source: Source, line: Line) -> Failure | None:
+    """Fetch a line's segments in a request each; blocks the thread until they landed or a request failed.
+
+    Where a segment is `whole`, the server ignores ranges: one stream is read from the first byte, and what is on
     disk already is passed over.
 
     Raises:
         DiskError: the bytes could not be kept.
     """
     spare = Spare()
-    first = download.work(segment.indexes[0])
-    span = None if segment.whole else Block(first.position, download.tiling.block(segment.indexes[-1]).stop)
-    at = 0 if span is None else span.start
+    span = line.segment.span
     try:
         with means.client.open(download.manifest, download.file, source, span) as body:
-            segment.body = body
-            while (index := segment.next()) is not None:
-                work = download.work(index)
-                at = _pass_over(body, spare, at, work.position)
-                while work.position < work.block.stop:
-                    at += _land_piece(means, download, segment, work, body, spare)
-                download.partial.record(index, work.check.digest())
-                del download.works[index]
-                segment.landed += 1
+            while True:
+                at = _land(means, download, line, body, spare)
+                if line.following is None:
+                    break
+                if not line.advance(body):
+                    return None
+            span = line.segment.span
             if span is not None and at == span.stop:
                 body.finish()
     except TransferError as error:
         return error.failure
     finally:
-        segment.body = None
+        line.segment.body = None
     return None
+
+
+def _land(means: Means, download: Download, line: Line, body: Body, spare: Spare) -> int:
+    """Read what is a segment's own, block by block; return where in the file the body stands."""
+    segment = line.segment
+    at = 0 if segment.span is None else segment.span.start
+    segment.body = body
+    while (index := segment.next()) is not None:
+        work = download.work(index)
+        at = _pass_over(body, spare, at, work.position)
+        while work.position < work.block.stop:
+            # Before the piece: nothing that may fail comes between a block's last byte and its record.
+            line.look_ahead(means, body)
+            at += _land_piece(means, download, segment, work, body, spare)
+        download.partial.record(index, work.check.digest())
+        del download.works[index]
+        segment.landed += 1
+    segment.body = None
+    return at
 
 
 class Spare:

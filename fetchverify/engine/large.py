@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +19,7 @@ from fetchverify.core.manifest import RemoteFile
 from fetchverify.core.retry import Failure, OneStream, ReResolve, Stop
 from fetchverify.core.suppliers import EARLIER
 from fetchverify.core.tickets import Tickets
-from fetchverify.engine.fetch import Download, Segment, pump
+from fetchverify.engine.fetch import Download, Line, Segment, pump
 from fetchverify.engine.hashing import InOrderHash
 from fetchverify.engine.run import Run
 from fetchverify.engine.suppliers import Choice, Supplier
@@ -124,7 +124,9 @@ class LargeFile:
     def _free_bytes(self) -> int:
         return self._tickets.free * self._partial.tiling.block_size
 
-    def _segment(self, indexes: tuple[int, ...], supplier: Supplier, make_room: Callable[[], None]) -> Segment:
+    def _segment(
+        self, indexes: tuple[int, ...], supplier: Supplier, make_room: Callable[[], None] | None = None
+    ) -> Segment:
         begun = self.download.works.get(indexes[0])
         tiling = self._partial.tiling
         start = tiling.block(indexes[0]).start if begun is None else begun.position
@@ -134,7 +136,7 @@ class LargeFile:
             start=start,
             whole=self._whole,
             room_s=self._run.room_s(supplier),
-            make_room=functools.partial(anyio.from_thread.run_sync, make_room),
+            make_room=make_room and functools.partial(anyio.from_thread.run_sync, make_room),
         )
 
     def _take(self, supplier: Supplier) -> tuple[int, ...]:
@@ -158,32 +160,68 @@ class LargeFile:
         return ()
 
     async def _fetch(self, segment: Segment, supplier: Supplier) -> tuple[Failure | None, Source | None]:
-        """Make one request for these blocks; return what went wrong, and with which address."""
+        """Make one request for these blocks, and more behind it; return what went wrong, and with which address."""
         place = self._places[supplier]
         source, failure = place.source, None
-        self._segments.add(segment)
-        self._run.enter(segment, supplier)
+        line = Line(
+            segment,
+            ask=functools.partial(anyio.from_thread.run_sync, self._ask_ahead, supplier),
+            turned=lambda before, now: anyio.from_thread.run_sync(self._turn, supplier, before, now),
+        )
+        self._enter(segment, supplier)
         try:
             source = source or await self._locate(supplier, place)
             failure = await anyio.to_thread.run_sync(
-                pump, supplier.means, self.download, source, segment, limiter=self._run.threads
+                pump, supplier.means, self.download, source, line, limiter=self._run.threads
             )
         except TransferError as error:
             failure = error.failure
         finally:
-            self._segments.discard(segment)
-            self._run.leave(segment, supplier)
+            left = self._leave(line.segment, supplier)
+            if line.following is not None:
+                self._give_all_back(line.following.indexes)
+        return (failure if left and not line.segment.dropped else None), source
+
+    def _ask_ahead(self, supplier: Supplier) -> Segment | None:
+        """Return what a connection should ask for before the end of what it reads; None where others are to be asked.
+
+        Where all hashes are busy and other files wait, its place goes round.
+        """
+        crowded = self.download.hasher.outrun and len(self._run.active) > 1
+        if self._whole or not self._tickets.free or crowded or not self._run.goes_on:
+            return None
+        if self.choice.next(self._free_bytes(), self._partial.tiling.block_size) is not supplier:
+            return None
+        return self._segment(self._take(supplier), supplier)
+
+    def _turn(self, supplier: Supplier, before: Segment, segment: Segment) -> None:
+        """Go on from one segment of a line to the next."""
+        self._leave(before, supplier)
+        segment.began = time.monotonic()
+        self._enter(segment, supplier)
+
+    def _enter(self, segment: Segment, supplier: Supplier) -> None:
+        self._segments.add(segment)
+        self._run.enter(segment, supplier)
+
+    def _leave(self, segment: Segment, supplier: Supplier) -> bool:
+        """Note what landed of a segment; return whether blocks are left of it."""
+        self._segments.discard(segment)
+        self._run.leave(segment, supplier)
         # The one after those that landed may have been begun.
         for index in segment.indexes[: segment.landed + (1 if segment.received else 0)]:
             self.came[index] = self.came.get(index, frozenset()) | {supplier.number}
         for index in segment.indexes[: segment.landed]:
             self._tickets.landed(index)
         left = segment.indexes[segment.landed :]
-        for index in left:
-            self._tickets.give_back(index)
+        self._give_all_back(left)
         if segment.received:
-            place.attempt, self._progress_at = 0, anyio.current_time()
-        return (failure if left and not segment.dropped else None), source
+            self._places[supplier].attempt, self._progress_at = 0, anyio.current_time()
+        return bool(left)
+
+    def _give_all_back(self, indexes: Sequence[int]) -> None:
+        for index in indexes:
+            self._tickets.give_back(index)
 
     async def _judge(self, failure: Failure, supplier: Supplier, source: Source | None, began: float) -> None:
         place, elsewhere = self._places[supplier], self.choice.elsewhere(supplier)

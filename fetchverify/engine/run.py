@@ -146,6 +146,11 @@ class Run:
         finally:
             release()
 
+    @property
+    def goes_on(self) -> bool:
+        """True where a connection may go on at once with another request: nobody has to be let in or go."""
+        return self.slots.borrowed_tokens <= self.slots.total_tokens and not (self._flow and self._flow.limited)
+
     def room_s(self, supplier: Supplier) -> float:
         """Return how many seconds before its end a request to this supplier makes room for the next."""
         if self._flow is None or not self._flow.limited:
@@ -188,8 +193,8 @@ class Run:
         # Lines that end where all is asked for already come to the files that still have something to ask for.
         wanting = sum(tickets.free > 0 for tickets in self.active.values())
         lines = self.slots.total_tokens / max(1, wanting)
-        round_trip_s = supplier.means.client.round_trip_s
-        return segment_blocks(round_trip_s, line_rate, block_size, left / block_size, lines, under_way=under_way)
+        silence_s = supplier.means.client.silence_s
+        return segment_blocks(silence_s, line_rate, block_size, left / block_size, lines, under_way=under_way)
 
     async def steer(self) -> None:
         """Add and take away connections as the line answers, and give up those that fall far behind; never ends."""

@@ -2,7 +2,9 @@
 
 httpx loses its time in h11: 64 KiB reads and four copies. Here the head (status, redirects, authentication, TLS) stays
 httpx's and h11's; they are told that a marked response has no body, and the body is read behind their back, to its
-very last byte. Then the connection is as they believe it to be, and is kept alive.
+very last byte. Then the connection is as they believe it to be, and is kept alive. While a body is read, another range
+of the same address can be asked for on its connection: the server begins to send it when it is done with the first, and
+no round trip passes in silence.
 
 Only public interfaces of httpcore are used: `NetworkBackend`, `NetworkStream`, `ConnectionPool`. Direct connections
 only: what goes through a proxy is left to httpx.
@@ -19,7 +21,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
@@ -39,6 +41,8 @@ _LENGTH = re.compile(rb"\r\n(content-length:[ \t]*(\d{1,18})[ \t]*)(?=\r\n)", re
 _ANY_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
 # Chunks, a coding, a connection that ends or changes its language: none of our business, h11 reads it.
 _NOT_OURS = re.compile(rb"\r\n(?:transfer-encoding|content-encoding|upgrade)[ \t]*:", re.IGNORECASE)
+_CLOSES = re.compile(rb"\r\nconnection[ \t]*:[^\r\n]*\bclose\b", re.IGNORECASE)
+_RANGE = re.compile(rb"\r\nrange:[^\r\n]*", re.IGNORECASE)
 # `fill` gives back what it has after this long, so that slow lines show progress and lose little when they break.
 PATIENCE_S = 0.5
 
@@ -48,9 +52,15 @@ class BodyEnded(Exception):  # noqa: N818 - an event of the line, not an error o
 
 
 class DetachedBody:
-    """The body of one response, still on its socket; read by one thread."""
+    """The body of one response, still on its socket; read by one thread.
 
-    def __init__(self, sock: socket.socket, length: int, begun: bytes, timeout: float | None) -> None:
+    Attributes:
+        left: bytes that were not read yet.
+        stream: the connection.
+    """
+
+    def __init__(self, stream: _Stream, sock: socket.socket, length: int, begun: bytes, timeout: float | None) -> None:
+        self.stream = stream
         self._begun = memoryview(begun)
         self._sock = sock
         self._read = _reader(sock)
@@ -110,13 +120,28 @@ class _Marks(threading.local):
         self.lock = lock
 
 
+class Head(NamedTuple):
+    """The head of an answer that no parser of httpx's saw."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+
+
 class _Stream(httpcore.NetworkStream):
-    """A connection that hides the bodies of marked responses from the parser above it."""
+    """A connection that hides the bodies of marked responses from the parser above it.
+
+    Attributes:
+        body: what was hidden last.
+        asked_ahead: an answer follows that the parser knows nothing of.
+    """
 
     def __init__(self, inner: httpcore.NetworkStream, marks: _Marks) -> None:
         self._inner = inner
         self._marks = marks
         self._awaits_head = False
+        self._request = b""
+        self._stays = False
+        self.asked_ahead = False
         self.body: DetachedBody | None = None
         with marks.lock:
             marks.streams.add(self)
@@ -130,16 +155,23 @@ class _Stream(httpcore.NetworkStream):
             pass  # closed already
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if self.body is not None and self.body.left:
+        if self.asked_ahead or (self.body is not None and self.body.left):
             raise httpcore.WriteError("the previous body was not read to its end")
         self.body = None
         self._awaits_head = self._marks.wanted
+        if buffer:
+            self._request = bytes(buffer)
         self._inner.write(buffer, timeout)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if not self._awaits_head:
             return self._inner.read(max_bytes, timeout)
         self._awaits_head = False
+        read, start, stop = self._read_head(timeout)
+        return self._hide(read, start, stop, timeout) if stop else read
+
+    def _read_head(self, timeout: float | None) -> tuple[bytes, int, int]:
+        """Return what came, and where the final head lies in it; it ends at 0 where none came."""
         read = b""
         start = 0  # of the head that is looked for: interim heads come before the final one
         while True:
@@ -147,10 +179,10 @@ class _Stream(httpcore.NetworkStream):
             read += piece
             while (stop := read.find(b"\r\n\r\n", start)) >= 0:
                 if not _STATUS.match(read, start) or read[start + 9 : start + 10] != b"1":
-                    return self._hide(read, start, stop + 4, timeout)
+                    return read, start, stop + 4
                 start = stop + 4
             if not piece or len(read) > _LONGEST_HEAD:
-                return read
+                return read, start, 0
 
     def _hide(self, read: bytes, start: int, stop: int, timeout: float | None) -> bytes:
         """Return what the parser may see of a final head and what follows it."""
@@ -168,8 +200,47 @@ class _Stream(httpcore.NetworkStream):
             or not isinstance(sock, socket.socket)
         ):
             return read
-        self.body = DetachedBody(sock, int(length[2]), rest, timeout)
+        self._stays = not _CLOSES.search(head)
+        self.body = DetachedBody(self, sock, int(length[2]), rest, timeout)
         return read[:start] + head[: length.start(1)] + b"Content-Length: 0" + head[length.end(1) :]
+
+    @property
+    def can_ask_ahead(self) -> bool:
+        """True where the server keeps the connection and the request names one range."""
+        return self.body is not None and self._stays and len(_RANGE.findall(self._request)) == 1
+
+    def ask_ahead(self, range_: str, timeout: float | None) -> None:
+        """Send the request of the body that is being read once more, for another range, behind the parser's back.
+
+        Source: RFC 9112 §9.3.2.
+        """
+        self.asked_ahead = True
+        self._request = _RANGE.sub(b"\r\nRange: " + range_.encode("ascii"), self._request)
+        with _translated():
+            self._inner.write(self._request, timeout)
+
+    def advance(self, timeout: float | None) -> Head | None:
+        """Go on to the answer asked ahead; the body before it was read to its end.
+
+        `body` is its body afterwards, None where only a parser could read it; then nothing can be done with the
+        connection any more.
+
+        Returns:
+            The head; None where the connection ended before its first byte, as a server may do at any time.
+        """
+        self.body = None
+        with _translated():
+            read, start, stop = self._read_head(timeout)
+        if not read:
+            return None
+        status = _STATUS.match(read, start)
+        if not stop or status is None:
+            raise httpx.RemoteProtocolError("what follows a body is no answer")
+        self._hide(read, start, stop, timeout)
+        self.asked_ahead = self.body is None
+        lines = read[status.end() : stop - 4].split(b"\r\n")
+        parts = [line.partition(b":") for line in lines if line]
+        return Head(int(status[1]), [(name.strip(), value.strip()) for name, _, value in parts])
 
     def close(self) -> None:
         self._inner.close()

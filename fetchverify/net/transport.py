@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MAX_REDIRECTS = 10
+# So many requests in a row that were sent ahead and never answered: this server, or what is before it, does not do it.
+_MOST_LOST_AHEAD = 3
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _SHA1 = re.compile(r"[0-9a-f]{40}\Z")
@@ -73,14 +75,24 @@ class Locator(Protocol):
 
 
 class Body:
-    """The bytes of one response, read in order by one thread."""
+    """The bytes of one response, read in order by one thread; perhaps of further ones behind it."""
 
-    def __init__(self, response: wire.Response, length: int) -> None:
+    def __init__(
+        self,
+        response: wire.Response,
+        length: int,
+        client: ByteClient,
+        check: Callable[[wire.Response, Block], int],
+    ) -> None:
         self._response = response
+        self._client = client
+        self._check = check
         self._detached = detached_body(response)
         self._chunks: Iterator[bytes] = iter(()) if self._detached else response.iter_raw()
         self._rest = memoryview(b"")
         self._left = length
+        self._ahead: Block | None = None
+        self._proven = False  # this connection answered what was sent ahead before
         self._error: TransferError | None = None
 
     @property
@@ -112,6 +124,56 @@ class Body:
     def abort(self) -> None:
         """Make a read under way in another thread fail at once."""
         _shut_down(self._response)
+
+    @property
+    def can_ask_ahead(self) -> bool:
+        """True where another range may be asked for on this connection before the body ends."""
+        return self._detached is not None and self._client.asks_ahead and self._detached.stream.can_ask_ahead
+
+    def ask_ahead(self, span: Block) -> None:
+        """Ask for another range of the same address on this connection; `advance` goes on to it.
+
+        Raises:
+            TransferError: the line broke.
+        """
+        assert self._detached is not None
+        self._client.count()
+        self._ahead = span
+        try:
+            self._detached.stream.ask_ahead(_range(span), wire.timeouts().write)
+        except Exception as error:
+            raise TransferError(wire.failure_from(error)) from error
+
+    def advance(self) -> bool:
+        """Go on to the body asked ahead, once this one was read to its end; False where the connection ended there.
+
+        Raises:
+            TransferError: as `ByteClient.open`.
+        """
+        assert self._detached is not None
+        assert self._ahead is not None
+        began = time.monotonic()
+        try:
+            head = self._detached.stream.advance(wire.timeouts().read)
+            if head is None or 300 <= head.status < 400:
+                self._client.note_ahead(None, proven=self._proven)
+                return False
+            response = httpx.Response(head.status, headers=head.headers, request=self._response.request)
+            self._left = self._check(response, self._ahead)
+            self._detached = self._detached.stream.body
+            if self._detached is None:
+                raise httpx.RemoteProtocolError("the answer to a request sent ahead has another form than the first")
+        except Exception as error:
+            self._client.note_ahead(None, proven=self._proven)
+            if isinstance(error, TransferError):
+                raise
+            failure = wire.failure_from(error)
+            if failure.reason is Reason.RESET:
+                return False
+            raise TransferError(failure) from error
+        self._ahead, self._proven = None, True
+        self._client.note_ahead(time.monotonic() - began)
+        return True
 
     def finish(self) -> None:
         """Check that nothing follows, and leave the connection usable for the next request.
@@ -167,6 +229,7 @@ class ByteClient:
         locator: finds every file's address in place of the endpoint, which then sees nothing but what it serves.
 
     Attributes:
+        count: called once a request.
         round_trip_s: the shortest time from a sent request to its head so far; 0 before the first.
     """
 
@@ -180,7 +243,7 @@ class ByteClient:
     ) -> None:
         self._endpoint = endpoint
         self._locator = locator
-        self._count = count
+        self.count = count
         trust = wire.ssl_context()
         self._direct = DirectTransport(trust, connections)
         self._client = _new_client(connections, trust, self._direct)
@@ -188,6 +251,32 @@ class ByteClient:
         self._open: set[wire.Response] = set()
         self._lock = threading.Lock()
         self.round_trip_s = 0.0
+        self._silence_s: float | None = None
+        self._lost_ahead = 0
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds for which a connection is silent between two ranges; a round trip where none is asked for ahead."""
+        return self.round_trip_s if self._silence_s is None or not self.asks_ahead else self._silence_s
+
+    @property
+    def asks_ahead(self) -> bool:
+        """True where this server answers what is sent while it still answers the request before."""
+        return self._lost_ahead < _MOST_LOST_AHEAD
+
+    def note_ahead(self, silence_s: float | None, *, proven: bool = True) -> None:
+        """Note how long the line was silent before an answer asked ahead came.
+
+        Args:
+            silence_s: None where none came.
+            proven: the connection gave others before: it may close at any time, and addresses expire.
+        """
+        if silence_s is None:
+            self._lost_ahead += not proven
+            return
+        self._lost_ahead = 0
+        before = silence_s if self._silence_s is None else self._silence_s
+        self._silence_s = before + (silence_s - before) / 8
 
     def close(self) -> None:
         """Close every connection."""
@@ -232,7 +321,7 @@ class ByteClient:
         """
         if source is None and self._locator is not None:
             source = self._locator.locate(file, self)
-        headers = {} if span is None else {"Range": f"bytes={span.start}-{span.stop - 1}"}
+        headers = {} if span is None else {"Range": _range(span)}
         if source is not None and source.etag is not None and span is not None:
             headers["If-Range"] = source.etag
         if source is None:
@@ -241,10 +330,15 @@ class ByteClient:
         else:
             opened = self._follow("GET", source.url, headers, manifest, file, at=source)
         with opened as (response, at):
-            _expect_success(response, at, (200, 206))
-            _check_same_etag(response, source)
-            length = _checked_length(response, file, span)
-            yield Body(response, length)
+
+            def check(response: wire.Response, span: Block | None, at: Source = at) -> int:
+                if at.from_hub and response.status_code < 400:
+                    _check_identity(response, manifest, file)
+                _expect_success(response, at, (200, 206))
+                _check_same_etag(response, source)
+                return _checked_length(response, file, span)
+
+            yield Body(response, check(response, span), self, check)
 
     @contextmanager
     def _follow(
@@ -310,7 +404,7 @@ class ByteClient:
         if self._stopped.is_set():
             raise TransferError(Failure(reason=Reason.RESET, detail="stopped"))
         request.extensions["trace"] = waiting = _Waiting()
-        self._count()
+        self.count()
         try:
             response = self._client.send(request, stream=True)
         except Exception as error:
@@ -373,6 +467,10 @@ def _new_client(connections: int, trust: ssl.SSLContext, direct: DirectTransport
         )
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         raise wire.bad_proxy(error) from error
+
+
+def _range(span: Block) -> str:
+    return f"bytes={span.start}-{span.stop - 1}"
 
 
 def _expect_success(response: wire.Response, at: Source, good: tuple[int, ...]) -> None:

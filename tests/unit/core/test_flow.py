@@ -121,6 +121,7 @@ def test_requests_span_more_where_a_round_trip_costs_more() -> None:
     assert 5 == segment_blocks(0.05, 25 * MB, mib8, left=400, lines=16)
     assert 1 == segment_blocks(0.05, 25 * MB, mib8, left=20, lines=16)
     assert 8 == segment_blocks(0.3, 100 * MB, mib8, left=4000, lines=16)
+    assert 1 == segment_blocks(0.001, 25 * MB, mib8, left=400, lines=16), "asked for ahead, it is hardly ever silent"
 
 
 def test_the_first_requests_differ_in_length() -> None:

@@ -13,6 +13,7 @@ _HOLD_S = 5.0  # between looks whether more connections bring more
 _LEAST_WINDOW_S = 0.05
 _TRIAL_S = 1.0  # for how long an addition is measured: requests that end together make a shorter look a gamble
 _ROUND_TRIPS_TO_SPEED = 6  # of a new connection: its handshake, its request, and its slow start
+_ROUND_TRIPS_TO_ANSWER = 1.5  # what was asked with the first that was refused is answered by then
 _PER_LINE_KEPT = 0.6  # of a line's rate before the doubling: less says that the line, not its number, is the limit
 _TOTAL_GAINED = 1.05  # what a later addition has to bring to stay
 # A request should last so long that the silence before its first byte costs little of it, and no shorter than this.
@@ -97,6 +98,7 @@ class Flow:
         self.reach = 1.0
         self._most = most
         self._settle_s = round_trip_s * _ROUND_TRIPS_TO_SPEED
+        self._all_answer_s = round_trip_s * _ROUND_TRIPS_TO_ANSWER
         self._ramping = first < most
         self._previous = first  # below `target` while an addition has to prove itself
         self._before = 0.0  # bytes per second before that addition
@@ -147,8 +149,9 @@ class Flow:
         if served and not self.limited:
             self.limited, self.reach = True, _FIRST_REACH
         if served >= max(1, self.target - 1):
-            self._refused_at, self.reach = now, max(1.0, self.reach * _REACH_KEPT)
-        elif served and self._settle_s <= since_s < _TROUBLE_PAUSE_S:
+            if since_s >= self._all_answer_s:  # else it is one of the same crowd
+                self._refused_at, self.reach = now, max(1.0, self.reach * _REACH_KEPT)
+        elif served and self._all_answer_s <= since_s < _TROUBLE_PAUSE_S:
             self._lower(now, served, ceiling=served)
         else:
             self.trouble(now)  # the first of many: the others' answers are on their way

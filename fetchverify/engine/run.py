@@ -32,7 +32,9 @@ _STEER_EVERY_S = 0.1
 # Bytes per second from which on the page cache costs more than it brings: a core has better things to do, and what
 # arrives so fast is read again as fast.
 _SWIFT = 256e6
-_GRACE_S = 2.0  # a connection may take this long to come to speed before it is held against its peers
+# A connection may take so many round trips to come to speed, within these bounds, before it is held against its peers.
+_ROUND_TRIPS_OF_GRACE = 20
+_LEAST_GRACE_S, _GRACE_S = 0.5, 2.0
 _MOST_GRACE_S = 30.0
 
 
@@ -102,7 +104,7 @@ class Run:
         self.active: dict[InOrderHash, Tickets] = {}
         self.segments: set[Segment] = set()
         self._flow: Flow | None = None
-        self._grace_s = _GRACE_S
+        self._first_grace_s = self._grace_s = _GRACE_S
         self._ended_rates: deque[float] = deque(maxlen=16)
         self._ended = 0  # bytes of segments that are no longer in `segments`
         self.retries = 0
@@ -128,6 +130,8 @@ class Run:
             first = max(first_connections(round_trip_s, most), min(len(self.suppliers.all), most))
             self._flow = Flow(first=first, most=most, now=anyio.current_time(), round_trip_s=round_trip_s)
             self.slots.total_tokens = first
+            grace_s = max(_LEAST_GRACE_S, round_trip_s * _ROUND_TRIPS_OF_GRACE)
+            self._first_grace_s = self._grace_s = min(_GRACE_S, grace_s)
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Callable[[], None]]:
@@ -172,7 +176,7 @@ class Run:
         if not segment.dropped and segment.received >= MiB:
             self._ended_rates.append(segment.rate)
             if segment.rate >= statistics.median(self._ended_rates) / 2:
-                self._grace_s = _GRACE_S  # asking again does help on this line
+                self._grace_s = self._first_grace_s  # asking again does help on this line
 
     def _received(self) -> int:
         return self._ended + sum(segment.received for segment in self.segments)

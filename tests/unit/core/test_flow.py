@@ -74,12 +74,14 @@ def test_a_number_that_the_server_refuses_is_not_tried_again_and_again() -> None
 
 
 def test_a_server_that_limits_requests_says_by_its_answers_how_many_it_bears() -> None:
-    """Sixteen asked, four are answered: four it is, a third of a second later, and not eight, four, two."""
+    """Sixteen asked, four are answered: four it is, one and a half round trips later, and not eight, four, two."""
     flow = Flow(first=16, most=16, now=0.0, round_trip_s=0.05)
     assert 8 == flow.refused(10.0, served=1), "the others' answers may be on their way"
-    assert 8 == flow.refused(10.1, served=4)
-    assert 4 == flow.refused(10.5, served=4)
+    assert 8 == flow.refused(10.05, served=4)
+    assert 4 == flow.refused(10.1, served=4)
     assert flow.limited
+    reach = flow.reach
+    assert (4, reach) == (flow.refused(10.12, served=4), flow.reach), "one of the crowd of before teaches nothing"
     assert [4, 4] == [flow.refused(11.0, served=4), flow.refused(13.0, served=3)], "it refuses what comes too early"
     assert 2 == flow.trouble(20.0), "a timeout is none of that"
 

@@ -245,7 +245,7 @@ class ByteClient:
         self._locator = locator
         self.count = count
         trust = wire.ssl_context()
-        self._direct = DirectTransport(trust, connections)
+        self._direct = DirectTransport(trust)
         self._client = _new_client(connections, trust, self._direct)
         self._stopped = threading.Event()
         self._open: set[wire.Response] = set()

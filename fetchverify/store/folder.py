@@ -19,7 +19,8 @@ from fetchverify.store import leftovers, localdir, trees
 from fetchverify.store.area import AREA_NAME, Area, real_folders
 from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache, repo_folder_name
-from fetchverify.store.layout import How, OnWait, hub_lock
+from fetchverify.store.hublock import OnWait, hub_lock
+from fetchverify.store.layout import How
 from fetchverify.store.looker import Looker
 from fetchverify.store.partialdirs import partial_keys, with_partial
 from fetchverify.store.proofs import Proofs

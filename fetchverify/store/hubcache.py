@@ -16,7 +16,8 @@ from fetchverify.errors import UntrustedMetadataError
 from fetchverify.store import leftovers, relink, sharedblobs, trees
 from fetchverify.store.area import AREA_NAME, CACHEDIR_TAG, Area, real_folders
 from fetchverify.store.disk import Disk
-from fetchverify.store.layout import How, OnWait, hub_lock
+from fetchverify.store.hublock import OnWait, hub_lock
+from fetchverify.store.layout import How
 from fetchverify.store.looker import Looker
 from fetchverify.store.partialdirs import partial_keys, with_partial
 from fetchverify.store.proofs import Proofs

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 from fetchverify.core.leftover import Leftover
 from fetchverify.core.manifest import Commit, Manifest, RemoteFile, RepoPath
 from fetchverify.core.plan import Copy, Seen
-from fetchverify.errors import LockedError
-from fetchverify.store.disk import Disk
-from fetchverify.store.diskerrors import disk_error
-from fetchverify.store.holders import holder_of
+from fetchverify.store.hublock import OnWait
 from fetchverify.store.proofs import Proofs
 
 How: TypeAlias = Literal["linked", "reflink", "copy"]
-OnWait: TypeAlias = Callable[[str, float], None]
-
-_STEP_S = 0.2  # how long a cancelled waiter may sleep on
 
 
 class Layout(Protocol):
@@ -101,37 +94,3 @@ class Layout(Protocol):
 
     def finish(self, manifest: Manifest) -> None:
         """Make everything durable and let the ref move; only when every selected file is published."""
-
-
-@contextmanager
-def hub_lock(disk: Disk, path: Path, on_wait: OnWait, timeout_s: float | None) -> Iterator[None]:
-    """Hold a lock file as the hub's client does (`WeakFileLock`), waiting in short steps."""
-    from filelock import Timeout
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
-
-    disk.make_dirs(path.parent)
-    began = told = time.monotonic()
-    while True:
-        lock = WeakFileLock(path, timeout=_STEP_S)
-        try:
-            lock.__enter__()
-            break
-        except Timeout:
-            pass
-        except OSError as error:
-            raise disk_error(error, "lock", path) from error
-        now = time.monotonic()
-        if timeout_s is not None and now - began >= timeout_s:
-            holder = holder_of(path) or "another process"
-            raise LockedError(
-                f"{holder} has held `{path}` for {now - began:.0f} s",
-                hint="another download of this file is running; wait for it, or end it",
-                holder=holder,
-            )
-        if now - told >= 1 or told == began:
-            told = now
-            on_wait(f"{holder_of(path) or 'another process'}, which holds `{path}`", now - began)
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)

@@ -18,7 +18,7 @@ from fetchverify.store import owner
 from fetchverify.store.area import AREA_NAME
 from fetchverify.store.disk import Disk
 from fetchverify.store.holders import process
-from fetchverify.store.layout import OnWait, hub_lock
+from fetchverify.store.hublock import OnWait, hub_lock
 
 _MOST = 1 << 30
 _TRIES = 5

@@ -17,7 +17,8 @@ from fetchverify.store import leftovers
 from fetchverify.store.area import AREA_NAME, Area, real_folders
 from fetchverify.store.clone import Clone, Entry
 from fetchverify.store.disk import Disk
-from fetchverify.store.layout import How, OnWait, hub_lock
+from fetchverify.store.hublock import OnWait, hub_lock
+from fetchverify.store.layout import How
 from fetchverify.store.looker import Looker
 from fetchverify.store.partialdirs import landed_bytes, partial_keys
 from fetchverify.store.proofs import Proofs

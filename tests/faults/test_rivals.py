@@ -28,7 +28,7 @@ FILES: dict[str, FileValue | None] = {
     "v.bin": Seeded(20 * MiB, seed="v"),
     "w.bin": Seeded(44 * MiB, seed="w"),
 }
-RATE = 24 * MiB
+RATE = 12 * MiB
 
 
 @pytest.fixture

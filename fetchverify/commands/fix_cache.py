@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 
 from fetchverify import events
+from fetchverify.commands.garbage import without_collector
 from fetchverify.commands.purging import purge
-from fetchverify.commands.verify import Job, Verification, VerifyOptions, without_collector
+from fetchverify.commands.verify import Job, Verification, VerifyOptions
 from fetchverify.core.facts import CacheFacts
 from fetchverify.core.findings import Finding, Kind, Rank, judge_store
 from fetchverify.core.fixed import FixedPlace, FixReport
@@ -140,6 +141,7 @@ class _Fix:
             token=options.token,
             offline=options.offline,
             deep=options.deep,
+            blocks_first=not options.deep,
             retries=options.retries,
         )
         return Verification(given, self._emit)

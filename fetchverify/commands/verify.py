@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from fetchverify import events
+from fetchverify.commands.garbage import without_collector
 from fetchverify.commands.sums import write_sums
 from fetchverify.commands.truth import (
     SUMS_NAME,
@@ -79,6 +79,8 @@ class VerifyOptions:
     retries: int = PATIENT.attempts
     quick: bool = False
     deep: bool = False
+    blocks_first: bool = False
+    """Compare the blocks of what changed before it is hashed: for who expects damage."""
     sums: Path | None = None
     write_sums: Path | None = None
     """The empty path for `SHA256SUMS` in the folder, or here for a repo in the cache."""
@@ -137,18 +139,6 @@ def _broken_there(report: VerifyReport) -> tuple[Finding, ...]:
             if folder.is_dir():
                 found += broken_weights(folder, (path for path in file_names(folder) if path not in known))
     return tuple(found)
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Make 100,000 tuples without the collector going over them again and again; they hold no circles."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 class Verification:
@@ -563,7 +553,12 @@ class Verification:
 
             try:
                 job.answers |= await self._auditor.answer(
-                    job.questions, block_map=block_map, quick=self._options.quick, done=learner.learn, tell=tell
+                    job.questions,
+                    block_map=block_map,
+                    quick=self._options.quick,
+                    blocks_first=self._options.blocks_first,
+                    done=learner.learn,
+                    tell=tell,
                 )
             finally:
                 with anyio.CancelScope(shield=True):

@@ -36,6 +36,8 @@ _RESERVED = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\..*)?", re.IGNORECASE | re.DOTALL
 )
 _NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]')
+# Without any of this no part of a path is a device or loses its end: most paths need not be taken apart.
+_SUSPECT = re.compile(r"(?:^|/)(?:con|prn|aux|nul|com|lpt)|[. ](?:/|\Z)", re.IGNORECASE)
 
 
 def shown(raw: object, most: int = _MOST_SHOWN) -> str:
@@ -104,6 +106,15 @@ def case_collisions(files: Iterable[RemoteFile]) -> tuple[tuple[RepoPath, ...], 
 
     A group has at least two members: files, or a file and one file of the folder that it would have to be.
     """
+    files = tuple(files)
+    names, folders = {_folded(file.path) for file in files}, set[str]()
+    for name in names:
+        for folder in _parents(name):
+            if folder in folders:
+                break
+            folders.add(folder)
+    if len(names) == len(files) and names.isdisjoint(folders):
+        return ()  # as in nearly every repo, of 100,000 files too
     groups: dict[str, list[RepoPath]] = {}
     below: dict[str, RepoPath] = {}
     for file in files:
@@ -135,6 +146,8 @@ def obstacle(path: str, *, windows: bool = False, folder: bool = False) -> str |
     if folder and _folded(path).split("/")[:2] == [".cache", "huggingface"]:
         # Repos hold such files by accident (an uploaded `--local-dir`); here they would speak for other files.
         return "it would lie among the hub client's own records (`.cache/huggingface`)"
+    if not windows and _SUSPECT.search(path) is None:
+        return None
     for component in path.split("/"):
         if _RESERVED.fullmatch(component):
             return f"`{shown(component)}` is a device on Windows"
@@ -176,6 +189,8 @@ def _longer(text: str, most_bytes: int) -> bool:
 
 
 def _folded(path: str) -> str:
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 

@@ -165,7 +165,7 @@ def plan_fetch(
     keeps: list[Keep] = []
     links: list[Link] = []
     refusals: list[Refuse] = []
-    wanted: dict[Digest, list[tuple[RemoteFile, Seen]]] = {}
+    wanted: dict[str, list[tuple[RemoteFile, Seen]]] = {}  # by digest; a sha1 is shorter than a sha256
     for file in files:
         what = seen.get(file.path, NOTHING)
         published = what.published
@@ -178,13 +178,13 @@ def plan_fetch(
         if why is not None:
             refusals.append(Refuse(file=file, why=why))
         elif force:
-            wanted.setdefault(file.digest, []).append((file, what))
+            wanted.setdefault(file.digest.hex, []).append((file, what))
         elif published is not None and right_size and what.linked_right:
             keeps.append(Keep(file=file, copy=published))
         elif copies:
             links.append(Link(file=file, copies=copies, replaces=published))
         else:
-            wanted.setdefault(file.digest, []).append((file, what))
+            wanted.setdefault(file.digest.hex, []).append((file, what))
     fetches = [_fetch(group, force=force) for group in wanted.values()]
     fetches.sort(key=lambda fetch: fetch.size > SMALL_FILE)
     return Plan(

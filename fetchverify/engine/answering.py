@@ -27,6 +27,8 @@ class Work:
         questions: largest first is fastest.
         block_map: the stored map of a proved file.
         quick: compare blocks only, and leave alone what has no block map.
+        blocks_first: where there is a block map, compare its blocks before the whole is hashed: what is damaged
+            costs a tenth of the time, and what is not that tenth more.
         done: called in the answering thread.
         stopped: makes every thread return soon.
 
@@ -42,12 +44,14 @@ class Work:
         *,
         block_map: Callable[[Question], BlockMap | None],
         quick: bool,
+        blocks_first: bool,
         done: Callable[[Question, Answer], None],
         stopped: threading.Event,
     ) -> None:
         self._questions = iter(questions)
         self._block_map = block_map
         self._quick = quick
+        self._blocks_first = blocks_first
         self._done = done
         self._stopped = stopped
         self._lock = threading.Lock()
@@ -78,11 +82,55 @@ class Work:
             def count(done: int, before: int = before) -> None:
                 self._read[me] = before + done
 
-            answer = _answer(question, reader, self._block_map, self._quick, count)
+            answer = self._answer(question, reader, count)
             if self._stopped.is_set():
                 return  # cut short: not to be taken for a mismatch
             self._done(question, answer)
             self.answers[question.key] = answer
+
+    def _answer(self, question: Question, reader: _Reader, count: Callable[[int], None]) -> Answer:
+        try:
+            fd = _open(question.where)
+        except FileNotFoundError:
+            return Answer(How.CHANGED, detail="it is gone by now")
+        except OSError as error:
+            return Answer(How.UNREADABLE, detail=(error.strerror or "it cannot be opened").lower())
+        try:
+            if not _is(fd, question.state):
+                return Answer(How.CHANGED)
+            cold = question.state.st_size >= _LARGE and _is_cold(fd, question.state.st_size)
+            answer = self._measured(fd, question, reader, count)
+            if cold:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            return answer if _is(fd, question.state) else Answer(How.CHANGED)
+        except OSError as error:
+            # A bad sector (EIO), a share that went away.
+            return Answer(How.UNREADABLE, detail=(error.strerror or "it cannot be read").lower())
+        finally:
+            os.close(fd)
+
+    def _measured(self, fd: int, question: Question, reader: _Reader, count: Callable[[int], None]) -> Answer:
+        state, digest = question.state, question.digest
+        if digest is None:
+            return Answer(How.UNASKED, head=os.pread(fd, HEAD_BYTES, 0))
+        if question.size is not None and question.size != state.st_size:
+            return Answer(How.DIFFERS, head=os.pread(fd, HEAD_BYTES, 0))
+        if self._quick or self._blocks_first:
+            kept = self._block_map(question)
+            if kept is not None:
+                bad = reader.bad_blocks(fd, kept, count if self._quick else lambda done: None)
+                if bad:
+                    return Answer(How.DIFFERS, blocks=bad, head=os.pread(fd, HEAD_BYTES, 0))
+            if self._quick:
+                return Answer(How.UNASKED if kept is None else How.BLOCKS)
+            os.lseek(fd, 0, os.SEEK_SET)
+        came = reader.hash(fd, state, question, count)
+        if came == digest.hex:
+            return Answer(How.HASHED)
+        # Only now: hashing each block besides would cost every good file what only a bad one needs.
+        kept = self._block_map(question)
+        blocks = None if kept is None else reader.bad_blocks(fd, kept, lambda done: None)
+        return Answer(How.DIFFERS, came=came, blocks=blocks, head=os.pread(fd, HEAD_BYTES, 0))
 
 
 class _Reader:
@@ -132,62 +180,6 @@ def _open(path: str) -> int:
         return os.open(path, _OPEN | _NO_TRACE)
     except PermissionError:
         return os.open(path, _OPEN)
-
-
-def _answer(
-    question: Question,
-    reader: _Reader,
-    block_map: Callable[[Question], BlockMap | None],
-    quick: bool,
-    count: Callable[[int], None],
-) -> Answer:
-    try:
-        fd = _open(question.where)
-    except FileNotFoundError:
-        return Answer(How.CHANGED, detail="it is gone by now")
-    except OSError as error:
-        return Answer(How.UNREADABLE, detail=(error.strerror or "it cannot be opened").lower())
-    try:
-        if not _is(fd, question.state):
-            return Answer(How.CHANGED)
-        cold = question.state.st_size >= _LARGE and _is_cold(fd, question.state.st_size)
-        answer = _measured(fd, question, reader, block_map, quick, count)
-        if cold:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        return answer if _is(fd, question.state) else Answer(How.CHANGED)
-    except OSError as error:
-        # A bad sector (EIO), a share that went away.
-        return Answer(How.UNREADABLE, detail=(error.strerror or "it cannot be read").lower())
-    finally:
-        os.close(fd)
-
-
-def _measured(
-    fd: int,
-    question: Question,
-    reader: _Reader,
-    block_map: Callable[[Question], BlockMap | None],
-    quick: bool,
-    count: Callable[[int], None],
-) -> Answer:
-    state, digest = question.state, question.digest
-    if digest is None:
-        return Answer(How.UNASKED, head=os.pread(fd, HEAD_BYTES, 0))
-    if question.size is not None and question.size != state.st_size:
-        return Answer(How.DIFFERS, head=os.pread(fd, HEAD_BYTES, 0))
-    if quick:
-        kept = block_map(question)
-        if kept is None:
-            return Answer(How.UNASKED)
-        bad = reader.bad_blocks(fd, kept, count)
-        return Answer(How.DIFFERS, blocks=bad, head=os.pread(fd, HEAD_BYTES, 0)) if bad else Answer(How.BLOCKS)
-    came = reader.hash(fd, state, question, count)
-    if came == digest.hex:
-        return Answer(How.HASHED)
-    # Only now: hashing each block besides would cost every good file what only a bad one needs.
-    kept = block_map(question)
-    blocks = None if kept is None else reader.bad_blocks(fd, kept, lambda done: None)
-    return Answer(How.DIFFERS, came=came, blocks=blocks, head=os.pread(fd, HEAD_BYTES, 0))
 
 
 def _is(fd: int, state: State) -> bool:

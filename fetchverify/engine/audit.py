@@ -49,6 +49,7 @@ class Auditor:
         *,
         block_map: Callable[[Question], BlockMap | None],
         quick: bool = False,
+        blocks_first: bool = False,
         done: Callable[[Question, Answer], None] = lambda question, answer: None,
         tell: Callable[[int, int], None] = lambda files, size: None,
     ) -> dict[str, Answer]:
@@ -58,11 +59,19 @@ class Auditor:
             questions: in any order; the largest are taken first, so that all cores are busy until the end.
             block_map: returns the stored map of a proved file; called in a thread.
             quick: compare blocks only, and leave alone what has no block map.
+            blocks_first: compare blocks before the whole is hashed, where there is a block map.
             done: called in a thread with each answer.
             tell: called on the event loop now and then, with the files and bytes that are done.
         """
         ordered = sorted(questions, key=lambda question: -question.state.st_size)
-        work = Work(ordered, block_map=block_map, quick=quick, done=done, stopped=self._stopped)
+        work = Work(
+            ordered,
+            block_map=block_map,
+            quick=quick,
+            blocks_first=blocks_first,
+            done=done,
+            stopped=self._stopped,
+        )
         with ungrouped():
             async with anyio.create_task_group() as group:
                 group.start_soon(self._tell, work, len(ordered), tell)

@@ -138,7 +138,7 @@ class InOrderHash:
             time.sleep(_LOOK_S)
         if offset - self.frontier > _NEAR:
             return None
-        while (buffer := self._pool.take()) is None and self._ahead_of_work:
+        while (buffer := self._pool.take()) is None and self._ahead_of_work and not self._stopped:
             time.sleep(_LOOK_S)
         return buffer
 
@@ -152,6 +152,10 @@ class InOrderHash:
 
     def _note(self, offset: int, buffer: memoryview | None, length: int) -> None:
         with self._wake:
+            if self._stopped:
+                if buffer is not None:
+                    self._pool.give(buffer)
+                return
             self._ready[offset] = (buffer, length)
             self._arrived += length
             if offset == self.frontier:
@@ -179,6 +183,15 @@ class InOrderHash:
         """
         scratch = memoryview(bytearray(BUFFER_SIZE))
         self.busy = True
+        try:
+            return self._consume(scratch)
+        finally:
+            # Also where it could not read: no reader waits for a hash that is gone, nor for its buffers.
+            self.busy = False
+            self.stop()
+            self.forget(0, self._tiling.size)
+
+    def _consume(self, scratch: memoryview) -> str | None:
         while self.frontier < self._tiling.size:
             index, into_block = divmod(self.frontier, self._tiling.block_size)
             if into_block == 0 and index in self._earlier:
@@ -197,8 +210,6 @@ class InOrderHash:
                 self._hash.update(buffer[:length])
                 self._pool.give(buffer)
             self.frontier += length
-        self.busy = False
-        self.forget(0, self._tiling.size)
         return None if self._stopped else self._hash.hexdigest()
 
     def _rest(self) -> None:

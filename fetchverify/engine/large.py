@@ -15,6 +15,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from fetchverify import events
+from fetchverify.core.blocks import MiB
 from fetchverify.core.manifest import RemoteFile
 from fetchverify.core.retry import Failure, OneStream, ReResolve, Stop
 from fetchverify.core.suppliers import EARLIER
@@ -26,7 +27,8 @@ from fetchverify.engine.suppliers import Choice, Supplier
 from fetchverify.net.transport import Source, TransferError
 from fetchverify.store.partial import Partial
 
-_SYNC_EVERY_S = 1.0
+_SYNC_EVERY_S = 1.0  # or after so many bytes: what a power cut takes at the most
+_MOST_UNSYNCED = 256 * MiB
 _WORTH_A_SPLIT_S = 1.0
 _LOOK_AGAIN_S = 0.25  # whether a connection became slow enough to take blocks from
 
@@ -92,7 +94,7 @@ class LargeFile:
                 group.start_soon(self._locate_early)
                 for _ in range(2 * lines):  # a slot may become free while its last holder's bytes still arrive
                     group.start_soon(self._follow_tickets)
-                digest = await anyio.to_thread.run_sync(self.download.hasher.run)
+                digest = await anyio.to_thread.run_sync(self.download.hasher.run, limiter=self._run.hashers)
                 # The last block may be hashed before its record is written: let the lines come to their end.
                 while self.failure is None and not self._tickets.done:
                     await self._wake.wait()
@@ -188,7 +190,9 @@ class LargeFile:
         Where all hashes are busy and other files wait, its place goes round.
         """
         crowded = self.download.hasher.outrun and len(self._run.active) > 1
-        if self._whole or not self._tickets.free or crowded or not self._run.goes_on:
+        if self._finished or self.failure is not None or self._whole or not self._tickets.free:
+            return None
+        if crowded or not self._run.goes_on:
             return None
         if self.choice.next(self._free_bytes(), self._partial.tiling.block_size) is not supplier:
             return None
@@ -295,10 +299,12 @@ class LargeFile:
         self._notify()
 
     async def _sync_now_and_then(self) -> None:
+        synced_at = anyio.current_time()
         while True:
-            await anyio.sleep(_SYNC_EVERY_S)
-            if self._partial.unsynced_bytes:
+            await anyio.sleep(_SYNC_EVERY_S / 8)
+            if anyio.current_time() - synced_at >= _SYNC_EVERY_S or self._partial.unsynced_bytes >= _MOST_UNSYNCED:
                 await anyio.to_thread.run_sync(self._partial.sync)
+                synced_at = anyio.current_time()
 
     async def _abort_on_trouble(self) -> None:
         """Wake the threads below when this group ends before its time: nothing else reaches into them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import statistics
 from collections import deque
@@ -66,6 +67,7 @@ class Run:
         small_slots: requests for small files under way at once; also the limit of the threads that carry them.
         slots: requests for segments of large files under way at once; follows what the line bears.
         threads: those that carry them.
+        hashers: threads that hash large files; they must not keep others, such as syncs, waiting for anyio's own.
         segments: requests for segments under way.
         promiser: who said what the files are, for messages.
         suppliers: where bytes may come from; `means` are those of the first.
@@ -101,6 +103,7 @@ class Run:
         # Twice as many: the last bytes of one request may arrive beside the first ones of the next.
         self.threads = anyio.CapacityLimiter(2 * options.connections)
         self.slots = anyio.CapacityLimiter(min(2, options.connections))
+        self.hashers = anyio.CapacityLimiter(math.inf)  # as many as files are fetched at once
         self.active: dict[InOrderHash, Tickets] = {}
         self.segments: set[Segment] = set()
         self._flow: Flow | None = None
@@ -213,7 +216,8 @@ class Run:
                 outrun = [hasher.look() for hasher in tuple(self.active)]
                 enough = bool(outrun) and all(outrun)
                 self.slots.total_tokens = self._flow.tick(now, received, enough=enough)
-            known = {one: (one.rate, one.rest_s) for one in self.segments if one.age_s > self._grace_s}
+            old = (one for one in self.segments if one.age_s > self._grace_s and not one.dropped)
+            known = {one: (one.rate, one.rest_s) for one in old}
             for segment in laggards(known, self._ended_rates):
                 segment.drop()
                 # A line that is slow for good must not be asked anew every other second.

@@ -38,8 +38,11 @@ from fetchverify.store.partial import Partial
 T = TypeVar("T")
 
 _PROGRESS_EVERY_S = 0.1
-# More than are asked for at once: while some are published together, others are fetched. Bounds memory to as many MiB.
+# More than are asked for at once: while some are published together, others are fetched. So many lie in memory, beside
+# the buffers of large files: fewer of those that are not so small.
 _SMALL_AT_ONCE = 48
+_QUITE_SMALL = SMALL_FILE // 4
+_MIDDLING_AT_ONCE = 16
 # While one file is synced and published, and the next one's address is asked for, others keep the line busy.
 _LARGE_AT_ONCE = 4
 # A digest that differs is fetched once more: a byte flipped once is healed, one flipped always is not paid for
@@ -111,7 +114,8 @@ class Transfer:
                     group.start_soon(self._abort_when_cancelled)
                     group.start_soon(self._show_progress)
                     group.start_soon(self.run.steer)
-                    fetches = _merged([*plan.fetches, *await self._use_what_is_there(plan)])
+                    extra = await self._use_what_is_there(plan)
+                    fetches = _merged([*plan.fetches, *extra]) if extra else list(plan.fetches)
                     del plan
                     if self.run.options.offline:
                         for fetch in fetches:
@@ -161,7 +165,11 @@ class Transfer:
         fetches.clear()
         async with anyio.create_task_group() as group:
             # Small files first, in a bunch; the large ones follow as soon as no small one waits for a connection.
+            middling = [fetch for fetch in small if fetch.size > _QUITE_SMALL]
+            if middling:
+                small = [fetch for fetch in small if fetch.size <= _QUITE_SMALL]
             await _each(self._small, _emptied(small), at_once=_SMALL_AT_ONCE, group=group)
+            await _each(self._small, _emptied(middling), at_once=_MIDDLING_AT_ONCE, group=group)
             await _each(self._large, large, at_once=max(_LARGE_AT_ONCE, self._cores), group=group)
 
     async def _small(self, fetch: Fetch) -> None:

@@ -106,6 +106,15 @@ def _reader(sock: socket.socket) -> Any:
     return sock.recv_into
 
 
+def shut_down(sock: socket.socket) -> None:
+    """Make a read or write under way in another thread fail at once."""
+    try:
+        # Not `SSLSocket.shutdown`: it drops the TLS object under the feet of the thread that reads from it.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        pass  # closed already
+
+
 class _Marks(threading.local):
     """What a transport's connections share: whether the request that this thread sends wants its body detached.
 
@@ -149,11 +158,7 @@ class _Stream(httpcore.NetworkStream):
 
     def abort(self) -> None:
         """Make a read or write under way in another thread fail at once."""
-        raw = self._inner.get_extra_info("socket")
-        try:
-            raw.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # closed already
+        shut_down(self._inner.get_extra_info("socket"))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self.asked_ahead or (self.body is not None and self.body.left):

@@ -6,7 +6,6 @@ Everything here blocks and runs in worker threads.
 from __future__ import annotations
 
 import re
-import socket
 import ssl
 import threading
 import time
@@ -22,12 +21,13 @@ from fetchverify.core.blocks import Block
 from fetchverify.core.manifest import Manifest, RemoteFile
 from fetchverify.core.retry import Failure, Reason
 from fetchverify.net import wire
-from fetchverify.net.detach import DETACH, PATIENCE_S, BodyEnded, DirectTransport, detached_body
+from fetchverify.net.detach import DETACH, PATIENCE_S, BodyEnded, DirectTransport, detached_body, shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MAX_REDIRECTS = 10
+_MOST_DRAINED = 64 << 10
 # So many requests in a row that were sent ahead and never answered: this server, or what is before it, does not do it.
 _MOST_LOST_AHEAD = 3
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
@@ -357,6 +357,8 @@ class ByteClient:
                 if at.from_hub and response.status_code < 400:
                     _check_identity(response, manifest, file)
                 location = response.headers.get("location")
+                if method == "HEAD" or 300 <= response.status_code < 400:
+                    _drain(response)
                 if response.status_code not in (301, 302, 303, 307, 308) or location is None:
                     yield response, at
                     return
@@ -439,14 +441,22 @@ class _Waiting:
             self.took_s = time.monotonic() - self._began
 
 
+def _drain(response: wire.Response) -> None:
+    """Read what little comes with a redirect: else its connection to the Hub would have to be closed, each time."""
+    length = response.headers.get("content-length", "0")
+    if response.request.method != "HEAD" and not (length.isdigit() and int(length) <= _MOST_DRAINED):
+        return
+    try:
+        response.read()
+    except Exception as error:
+        raise TransferError(wire.failure_from(error)) from error
+
+
 def _shut_down(response: wire.Response) -> None:
     stream = response.extensions.get("network_stream")
     raw = stream.get_extra_info("socket") if stream is not None else None
     if raw is not None:
-        try:
-            raw.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # closed already
+        shut_down(raw)
 
 
 def _new_client(connections: int, trust: ssl.SSLContext, direct: DirectTransport) -> httpx.Client:

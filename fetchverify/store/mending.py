@@ -153,4 +153,4 @@ def seed_partial(disk: Disk, area: Path, blob: Path, digest: Digest, block_map: 
         wanted = {index: found for index, found in block_map.hashes.items() if index not in wrong}
         return partial.take_over(blob, wanted)
     finally:
-        partial.close()
+        partial.close(sync=False)  # the download that follows syncs it, while it is hashed

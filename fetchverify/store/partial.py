@@ -57,6 +57,7 @@ class Partial:
         self._lock = threading.Lock()  # journal, `landed`, `_unsynced`
         self._syncing = threading.Lock()
         self._unsynced: set[int] = set()
+        self._maybe_unsynced = False  # what an earlier owner wrote; nothing of it is dropped where a sync fails
         self._broken: DiskError | None = None
         self._data: int | None = None
         self._journal: int | None = None
@@ -109,6 +110,7 @@ class Partial:
         self._data = self._disk.open_rw(self.path)
         self._journal = self._disk.open_rw(self._folder / "journal", append=True)
         self.landed = block_map
+        self._maybe_unsynced = bool(block_map.hashes)
         if self._leftovers.bad and self._leftovers.blocks:
             self.refuse_leftovers()  # a run that found them bad did not come to its end
         if os.fstat(self._journal).st_size != valid:  # a torn record: what is appended behind it would be lost
@@ -287,7 +289,7 @@ class Partial:
             return sum(len(self.tiling.block(index)) for index in self._unsynced)
 
     def sync(self) -> None:
-        """Make what landed survive a power cut: the data, then the journal.
+        """Make what landed survive a power cut, also before `open`: the data, then the journal.
 
         Raises:
             DiskError: the system could not write. The blocks since the last sync are dropped, because the kernel
@@ -298,8 +300,9 @@ class Partial:
                 if self._broken is not None:
                     raise self._broken
                 pending, self._unsynced = self._unsynced, set()
-            if not pending:
+            if not pending and not self._maybe_unsynced:
                 return
+            self._maybe_unsynced = False
             try:
                 self._disk.fsync(self._open_data())
                 self._disk.fsync(self._open_journal())
@@ -331,10 +334,14 @@ class Partial:
 
     # -- the end
 
-    def close(self) -> None:
-        """Keep everything for a later run: sync, and let the next owner in. Closing twice is harmless."""
+    def close(self, *, sync: bool = True) -> None:
+        """Keep everything for a later run, and let the next owner in. Closing twice is harmless.
+
+        Args:
+            sync: False where the same process goes on at once: a power cut until then costs what was written.
+        """
         try:
-            if self._data is not None and self._broken is None:
+            if sync and self._data is not None and self._broken is None:
                 self.sync()
         finally:
             self._abandon()

@@ -34,17 +34,18 @@ def is_safe_path(path: str) -> bool:
 
 def tree_bytes(manifest: Manifest) -> bytes:
     """Return the listing as the hub would write it: `json.dumps(..., indent=1)`, without its tree of objects."""
+    quoted = json.encoder.encode_basestring_ascii  # what `json.dumps` does, without its detours
     text = bytearray(b'{\n "format_version": %d,\n "files": {' % _FORMAT_VERSION)
     for number, file in enumerate(sorted(manifest.files, key=lambda file: file.path)):
-        fields = [f'"size": {file.size}', f'"blob_id": {json.dumps(file.blob_id)}']
+        fields = [f'"size": {file.size}', f'"blob_id": "{file.blob_id}"']  # hexadecimal, as the digest
         if file.is_lfs:
-            fields += [f'"lfs_sha256": {json.dumps(file.digest.hex)}', f'"lfs_size": {file.size}']
+            fields += [f'"lfs_sha256": "{file.digest.hex}"', f'"lfs_size": {file.size}']
         # One invalid Xet hash makes the hub distrust the whole listing.
         if file.xet_hash is not None and _SHA256.fullmatch(file.xet_hash):
             fields.append(f'"xet_hash": "{file.xet_hash}"')
         # By hand: `indent` costs `json.dumps` its speed, and leaves garbage.
         entry = ",\n   ".join(fields)
-        text += f"{',' if number else ''}\n  {json.dumps(file.path)}: {{\n   {entry}\n  }}".encode()
+        text += f"{',' if number else ''}\n  {quoted(file.path)}: {{\n   {entry}\n  }}".encode()
     text += b"\n }\n}" if manifest.files else b"}\n}"
     return bytes(text)
 

@@ -44,6 +44,7 @@ _ANY_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
 _NOT_OURS = re.compile(rb"\r\n(?:transfer-encoding|content-encoding|upgrade)[ \t]*:", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection[ \t]*:[^\r\n]*\bclose\b", re.IGNORECASE)
 _RANGE = re.compile(rb"\r\nrange:[^\r\n]*", re.IGNORECASE)
+_IF_RANGE = re.compile(rb"\r\nif-range:", re.IGNORECASE)
 # `fill` gives back what it has after this long, so that slow lines show progress and lose little when they break.
 PATIENCE_S = 0.5
 
@@ -215,13 +216,16 @@ class _Stream(httpcore.NetworkStream):
         """True where the server keeps the connection and the request names one range."""
         return self.body is not None and self._stays and len(_RANGE.findall(self._request)) == 1
 
-    def ask_ahead(self, range_: str, timeout: float | None) -> None:
+    def ask_ahead(self, range_: str, if_range: str | None, timeout: float | None) -> None:
         """Send the request of the body that is being read once more, for another range, behind the parser's back.
 
         Source: RFC 9112 §9.3.2.
         """
         self.asked_ahead = True
-        self._request = _RANGE.sub(b"\r\nRange: " + range_.encode("ascii"), self._request)
+        wanted = b"\r\nRange: " + range_.encode("ascii")
+        if if_range is not None and not _IF_RANGE.search(self._request):
+            wanted += b"\r\nIf-Range: " + if_range.encode("latin-1")
+        self._request = _RANGE.sub(lambda _: wanted, self._request)
         with _translated():
             self._inner.write(self._request, timeout)
 

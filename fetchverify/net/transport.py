@@ -82,9 +82,11 @@ class Body:
         response: wire.Response,
         length: int,
         client: ByteClient,
+        source: Source | None,
         check: Callable[[wire.Response, Block], int],
     ) -> None:
         self._response = response
+        self._source = source
         self._client = client
         self._check = check
         self._detached = detached_body(response)
@@ -140,7 +142,8 @@ class Body:
         self._client.count()
         self._ahead = span
         try:
-            self._detached.stream.ask_ahead(_range(span), wire.timeouts().write)
+            etag = None if self._source is None else self._source.etag
+            self._detached.stream.ask_ahead(_range(span), etag, wire.timeouts().write)
         except Exception as error:
             raise TransferError(wire.failure_from(error)) from error
 
@@ -338,7 +341,7 @@ class ByteClient:
                 _check_same_etag(response, source)
                 return _checked_length(response, file, span)
 
-            yield Body(response, check(response, span), self, check)
+            yield Body(response, check(response, span), self, source, check)
 
     @contextmanager
     def _follow(

@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -306,7 +306,7 @@ def test_a_proxy_carries_https(over_tls: bool, trust: Trust, monkeypatch: pytest
     ):
         monkeypatch.setenv("HTTPS_PROXY", f"{'https' if over_tls else 'http'}://127.0.0.1:{proxy.port}")
         with a_client() as client:
-            assert BODY == fetch(client, f"https://127.0.0.1:{server.port}/w.bin")[0]
+            assert (BODY, False) == fetch(client, f"https://127.0.0.1:{server.port}/w.bin")
         assert proxy.heads[0].startswith(b"CONNECT ")
 
 
@@ -316,8 +316,39 @@ def test_a_socks_proxy(variable: str, trust: Trust, monkeypatch: pytest.MonkeyPa
     with scripted(say(GOOD), tls=trust.server) as server, socks_proxy() as proxy:
         monkeypatch.setenv(variable, f"socks5://127.0.0.1:{proxy.port}")
         with a_client() as client:
-            assert BODY == fetch(client, f"https://127.0.0.1:{server.port}/w.bin")[0]
+            assert (BODY, False) == fetch(client, f"https://127.0.0.1:{server.port}/w.bin")
         assert 1 == proxy.connections
+
+
+@pytest.mark.parametrize("piece", [head(LENGTH), head(LENGTH) + BODY[:1000]], ids=["head", "body"])
+@pytest.mark.parametrize("answer", ["cut", "silence"])
+@pytest.mark.parametrize("kind", ["http", "https", "socks5"])
+def test_what_breaks_behind_a_proxy(
+    kind: str, answer: str, piece: bytes, trust: Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(trust.file))
+    broken = rst(piece) if answer == "cut" else silent(piece)
+    with ExitStack() as stack:
+        server = stack.enter_context(scripted(broken, say(GOOD), tls=trust.server))
+        proxy = stack.enter_context(
+            socks_proxy() if kind == "socks5" else http_proxy(tls=trust.server if kind == "https" else None)
+        )
+        monkeypatch.setenv("HTTPS_PROXY", f"{kind}://127.0.0.1:{proxy.port}")
+        client = stack.enter_context(a_client())
+        url = f"https://127.0.0.1:{server.port}/w.bin"
+        assert reason_of(client, url) in (
+            {Reason.RESET, Reason.SHORT_BODY, Reason.PROTOCOL} if answer == "cut" else {Reason.TIMEOUT}
+        )
+        assert BODY == fetch(client, url)[0]
+
+
+def test_a_server_that_speaks_http_2_alone(trust: Trust, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It offers nothing else in the handshake, and keeps the connection open: a typed failure, not a hang."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(trust.file))
+    trust.server.set_alpn_protocols(["h2"])
+    with scripted(silent(H2_SETTINGS), tls=trust.server) as server, a_client() as client:
+        reason = reason_of(client, f"https://127.0.0.1:{server.port}/w.bin")
+        assert reason in {Reason.PROTOCOL, Reason.RESET, Reason.TIMEOUT, Reason.CONNECT, Reason.TLS}
 
 
 def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fetchverify.core.blocks import Tiling
 from fetchverify.core.manifest import Digest
 from fetchverify.engine.hashing import BUFFER_SIZE, BufferPool, InOrderHash, new_hash
+from fetchverify.errors import DiskError
 
 
 class Disk:
@@ -66,6 +67,29 @@ def test_what_is_far_ahead_does_not_wait_in_memory() -> None:
     hasher = a_hasher(disk, Tiling(size=80 * BUFFER_SIZE), {}, pool, [])
     assert hasher.take(70 * BUFFER_SIZE) is None
     assert hasher.take(60 * BUFFER_SIZE) is not None
+
+
+def test_a_hash_that_cannot_read_on_keeps_neither_buffers_nor_readers() -> None:
+    """A dead disk ends a run with exit code 5, and not with readers that wait for ever."""
+    disk, pool = Disk(3 * BUFFER_SIZE), BufferPool(1)
+    hasher = a_hasher(disk, Tiling(size=3 * BUFFER_SIZE), {}, pool, [])
+
+    def dead(buffer: memoryview, offset: int) -> int:
+        raise DiskError("cannot read `data`: Input/output error")
+
+    hasher._read_into = dead
+    buffer = hasher.take(BUFFER_SIZE)
+    assert buffer is not None
+    hasher.offer(BUFFER_SIZE, buffer, BUFFER_SIZE)
+    hasher.wrote(0, BUFFER_SIZE)
+    hasher.outrun = True
+    with pytest.raises(DiskError):
+        hasher.run()
+    again = hasher.take(2 * BUFFER_SIZE)
+    assert again is not None, "the one buffer was given back"
+    hasher.offer(2 * BUFFER_SIZE, again, BUFFER_SIZE)
+    assert pool.take() is not None, "and what comes late is not kept"
+    assert hasher.take(2 * BUFFER_SIZE) is None, "nobody waits"
 
 
 def test_blocks_of_an_earlier_run_are_checked_and_hashed_in_one_pass() -> None:

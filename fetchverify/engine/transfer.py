@@ -42,7 +42,7 @@ _PROGRESS_EVERY_S = 0.1
 # the buffers of large files: fewer of those that are not so small.
 _SMALL_AT_ONCE = 48
 _QUITE_SMALL = SMALL_FILE // 4
-_MIDDLING_AT_ONCE = 16
+_MIDDLING_AT_ONCE = 8
 # While one file is synced and published, and the next one's address is asked for, others keep the line busy.
 _LARGE_AT_ONCE = 4
 # A digest that differs is fetched once more: a byte flipped once is healed, one flipped always is not paid for

@@ -23,6 +23,7 @@ from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache
 from fetchverify.store.quarantine import Quarantine
 from mock_server import (
+    Delay,
     Flip,
     MiB,
     MockHub,
@@ -344,6 +345,26 @@ async def test_memory_stays_flat_on_a_file_of_500_gb(tmp_path: Path) -> None:
         assert peak < 150, f"{peak} MiB"
 
 
+def test_memory_stays_small_where_small_files_and_large_ones_meet(tmp_path: Path) -> None:
+    """The buffers of large files and the contents of small ones share 150 MiB with all the rest."""
+    world = World()
+    files = {f"s{number}.bin": Seeded(MiB, seed=f"s{number}") for number in range(150)}
+    large = {f"w{number}.bin": Seeded(192 * MiB, seed=f"w{number}") for number in range(3)}
+    world.add("org/mixed", {**files, **large})
+    with MockHub(world) as hub:
+        hub.fault(Delay(seconds=0.05))
+        command = [sys.executable, "-m", "fetchverify", "get", "org/mixed", "-q", "--endpoint", hub.endpoint]
+        process = subprocess.Popen(
+            [*command, "--cache-dir", str(tmp_path)],
+            env={**os.environ, "HF_TOKEN": ""},
+            stdout=subprocess.DEVNULL,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert 0 == process.returncode
+    assert used.ru_maxrss // 1024 < 150
+
+
 # --- the rest ---------------------------------------------------------------------------------------------------
 
 
@@ -360,8 +381,9 @@ async def test_a_silent_server_is_left_and_asked_again(
 
 async def test_a_rate_limit_holds_over_all_connections(hub: MockHub, tmp_path: Path) -> None:
     began = time.monotonic()
-    await get(hub, tmp_path, limit_rate=8 * MiB)
-    assert time.monotonic() - began > 20 / 8 - 1.2  # a second's worth may come at once
+    await get(hub, tmp_path, limit_rate=4 * MiB)
+    # A second's worth may come at once. Two connections with a limit each would be done after 2.5 s at the most.
+    assert time.monotonic() - began > 20 / 4 - 1.2
 
 
 async def test_offline_uses_what_is_there_and_asks_nobody(hub: MockHub, tmp_path: Path) -> None:

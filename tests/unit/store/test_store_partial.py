@@ -337,6 +337,21 @@ def test_data_is_synced_before_the_journal_and_once(tmp_path: Path) -> None:
         assert (["data", "journal"], 0) == (disk.synced, partial.unsynced_bytes)
 
 
+def test_what_was_closed_without_a_sync_is_synced_by_who_goes_on(tmp_path: Path) -> None:
+    """A repair copies good blocks and hands them on at once: they reach the disk while they are hashed."""
+    disk = FailingDisk()
+    partial = open_(disk, tmp_path)
+    land(partial, 0, 6)
+    disk.synced.clear()
+    partial.close(sync=False)
+    assert [] == disk.synced
+    with open_(disk, tmp_path) as again:
+        disk.synced.clear()
+        again.sync()
+        again.sync()
+        assert ["data", "journal"] == disk.synced
+
+
 def test_after_a_failed_sync_nothing_unsynced_is_trusted(tmp_path: Path) -> None:
     """The kernel marks pages clean after a failed write: a second fsync succeeds and the bytes are gone."""
     disk = FailingDisk()

@@ -107,20 +107,20 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
     )
     if selection.note is not None:
         emit(events.Note(level="info", message=selection.note))
-    files = selection.files
+    files, size = selection.files, sum(file.size for file in selection.files)
     emit(
         events.Resolved(
             repo_id=manifest.ref.repo_id,
             revision=manifest.ref.revision,
             commit=manifest.commit,
             files=len(files),
-            size=sum(file.size for file in files),
+            size=size,
         )
     )
     seen = await anyio.to_thread.run_sync(_observe, layout, manifest, files)
     plan = plan_fetch(files, seen, copies_cost_space=layout.copies_cost_space, force=options.force)
     del seen  # of 100,000 files it is 10 MiB, and what follows takes its time
-    emit(planned(plan, len(files), sum(file.size for file in files)))
+    emit(planned(plan, len(files), size))
     if options.dry_run:
         return to_dry_run(plan, manifest, layout.target)
     if not options.offline:

@@ -111,7 +111,8 @@ class Transfer:
                     group.start_soon(self._abort_when_cancelled)
                     group.start_soon(self._show_progress)
                     group.start_soon(self.run.steer)
-                    fetches = _merged([*plan.fetches, *await self._use_what_is_there(plan)])
+                    extra = await self._use_what_is_there(plan)
+                    fetches = _merged([*plan.fetches, *extra]) if extra else list(plan.fetches)
                     del plan
                     if self.run.options.offline:
                         for fetch in fetches:
@@ -156,8 +157,8 @@ class Transfer:
     # --- fetching ------------------------------------------------------------------------------------------
 
     async def _fetch_all(self, fetches: list[Fetch]) -> None:
-        small = [fetch for fetch in fetches if fetch.size <= SMALL_FILE]
-        large = [fetch for fetch in fetches if fetch.size > SMALL_FILE]
+        small = [fetch for fetch in fetches if fetch.files[0].size <= SMALL_FILE]
+        large = [fetch for fetch in fetches if fetch.files[0].size > SMALL_FILE]
         fetches.clear()
         async with anyio.create_task_group() as group:
             # Small files first, in a bunch; the large ones follow as soon as no small one waits for a connection.

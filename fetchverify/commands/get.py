@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio.to_thread
 
 from fetchverify import events
-from fetchverify.commands.garbage import without_collector
 from fetchverify.core.manifest import Manifest, RemoteFile, RepoKind, RepoPath, RepoRef
 from fetchverify.core.paths import case_collisions
 from fetchverify.core.pins import Pin, hold_to
@@ -102,38 +101,37 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
         manifest, requests = await _manifest(options, endpoint, reference.ref, layout, emit)
     else:
         manifest, requests = await _pinned(options, options.pin, endpoint, layout, emit)
-    with without_collector():
-        names = options.files if reference.path is None else (reference.path, *options.files)
-        selection = select(
-            manifest.files, names=names, include=options.include, exclude=options.exclude, layout=options.layout
+    names = options.files if reference.path is None else (reference.path, *options.files)
+    selection = select(
+        manifest.files, names=names, include=options.include, exclude=options.exclude, layout=options.layout
+    )
+    if selection.note is not None:
+        emit(events.Note(level="info", message=selection.note))
+    files, size = selection.files, sum(file.size for file in selection.files)
+    emit(
+        events.Resolved(
+            repo_id=manifest.ref.repo_id,
+            revision=manifest.ref.revision,
+            commit=manifest.commit,
+            files=len(files),
+            size=size,
         )
-        if selection.note is not None:
-            emit(events.Note(level="info", message=selection.note))
-        files = selection.files
-        emit(
-            events.Resolved(
-                repo_id=manifest.ref.repo_id,
-                revision=manifest.ref.revision,
-                commit=manifest.commit,
-                files=len(files),
-                size=sum(file.size for file in files),
-            )
-        )
-        seen = await anyio.to_thread.run_sync(_observe, layout, manifest, files)
-        plan = plan_fetch(files, seen, copies_cost_space=layout.copies_cost_space, force=options.force)
-        del seen  # of 100,000 files it is 10 MiB, and what follows takes its time
-        emit(planned(plan, len(files), sum(file.size for file in files)))
-        if options.dry_run:
-            return to_dry_run(plan, manifest, layout.target)
-        if not options.offline:
-            preflight(plan, disk, layout.area)
-        try:
-            await anyio.to_thread.run_sync(layout.begin, manifest)
-        except DiskError as refused:
-            if plan.links or plan.fetches or not forbidden(refused):
-                raise
-            # Another user's cache, or a read-only one, with all that was asked for: it can be proved without writing.
-            emit(events.Note(level="debug", message=f"what is proved here cannot be noted: {refused.message}"))
+    )
+    seen = await anyio.to_thread.run_sync(_observe, layout, manifest, files)
+    plan = plan_fetch(files, seen, copies_cost_space=layout.copies_cost_space, force=options.force)
+    del seen  # of 100,000 files it is 10 MiB, and what follows takes its time
+    emit(planned(plan, len(files), size))
+    if options.dry_run:
+        return to_dry_run(plan, manifest, layout.target)
+    if not options.offline:
+        preflight(plan, disk, layout.area)
+    try:
+        await anyio.to_thread.run_sync(layout.begin, manifest)
+    except DiskError as refused:
+        if plan.links or plan.fetches or not forbidden(refused):
+            raise
+        # Another user's cache, or a read-only one, with all that was asked for: it can be proved without writing.
+        emit(events.Note(level="debug", message=f"what is proved here cannot be noted: {refused.message}"))
     transfer = Transfer(
         manifest=manifest,
         layout=layout,

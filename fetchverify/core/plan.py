@@ -85,16 +85,6 @@ class Fetch:
         """The blob's length in bytes."""
         return self.files[0].size
 
-    @property
-    def missing(self) -> int:
-        """Bytes still to come."""
-        return max(0, self.size - self.landed)
-
-    @property
-    def free_needed(self) -> int:
-        """Bytes the disk must still take: the space of a partial was reserved when it was begun."""
-        return max(0, self.size - max(self.landed, self.reserved))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse:
@@ -120,7 +110,7 @@ class Plan:
     @property
     def bytes_to_fetch(self) -> int:
         """Bytes that must come over the network."""
-        return sum(fetch.missing for fetch in self.fetches)
+        return sum(max(0, fetch.files[0].size - fetch.landed) for fetch in self.fetches)
 
     @property
     def bytes_free_needed(self) -> int:
@@ -128,10 +118,12 @@ class Plan:
 
         A reflink costs nothing, but whether the file system can is known only when it is tried.
         """
+        # The space of a partial was reserved when it was begun.
+        missing = sum(max(0, each.files[0].size - max(each.landed, each.reserved)) for each in self.fetches)
+        if not self.copies_cost_space:
+            return missing
         copied = sum(link.file.size for link in self.links)
-        copied += sum(fetch.size * (len(fetch.files) - 1) for fetch in self.fetches)
-        missing = sum(fetch.free_needed for fetch in self.fetches)
-        return missing + (copied if self.copies_cost_space else 0)
+        return missing + copied + sum(fetch.size * (len(fetch.files) - 1) for fetch in self.fetches)
 
     @property
     def changes_nothing(self) -> bool:
@@ -165,28 +157,31 @@ def plan_fetch(
     keeps: list[Keep] = []
     links: list[Link] = []
     refusals: list[Refuse] = []
-    wanted: dict[str, list[tuple[RemoteFile, Seen]]] = {}  # by digest; a sha1 is shorter than a sha256
+    wanted: dict[str, list[RemoteFile]] = {}  # by digest: those of the two kinds differ in length
+    known: dict[str, list[Seen]] = {}
     for file in files:
         what = seen.get(file.path, NOTHING)
-        published = what.published
-        right_size = published is not None and published.size == file.size and published.where not in bad
-        # Bytes of another length cannot be the file: not even worth a hash.
-        copies = what.copies and tuple(
-            sorted((c for c in what.copies if c.size == file.size and c.where not in bad), key=lambda c: not c.proved)
-        )
         why = what.obstacle or (None if any_name else obstacle(file.path, folder=copies_cost_space))
         if why is not None:
             refusals.append(Refuse(file=file, why=why))
-        elif force:
-            wanted.setdefault(file.digest.hex, []).append((file, what))
-        elif published is not None and right_size and what.linked_right:
-            keeps.append(Keep(file=file, copy=published))
-        elif copies:
-            links.append(Link(file=file, copies=copies, replaces=published))
-        else:
-            wanted.setdefault(file.digest.hex, []).append((file, what))
-    fetches = [_fetch(group, force=force) for group in wanted.values()]
-    fetches.sort(key=lambda fetch: fetch.size > SMALL_FILE)
+            continue
+        if what is not NOTHING and not force:
+            published = what.published
+            right_size = published is not None and published.size == file.size and published.where not in bad
+            if published is not None and right_size and what.linked_right:
+                keeps.append(Keep(file=file, copy=published))
+                continue
+            # Bytes of another length cannot be the file: not even worth a hash.
+            copies = [copy for copy in what.copies if copy.size == file.size and copy.where not in bad]
+            if copies:
+                copies.sort(key=lambda copy: not copy.proved)
+                links.append(Link(file=file, copies=tuple(copies), replaces=published))
+                continue
+        wanted.setdefault(file.digest.hex, []).append(file)
+        if what is not NOTHING:
+            known.setdefault(file.digest.hex, []).append(what)
+    fetches = [_fetch(tuple(group), known.get(key), force=force) for key, group in wanted.items()]
+    fetches.sort(key=lambda fetch: fetch.files[0].size > SMALL_FILE)
     return Plan(
         keeps=tuple(keeps),
         links=tuple(links),
@@ -196,12 +191,12 @@ def plan_fetch(
     )
 
 
-def _fetch(group: list[tuple[RemoteFile, Seen]], *, force: bool) -> Fetch:
-    if len(group) == 1 and group[0][1] is NOTHING:
-        return Fetch(files=(group[0][0],), landed=0)
+def _fetch(files: tuple[RemoteFile, ...], known: list[Seen] | None, *, force: bool) -> Fetch:
+    if known is None:
+        return Fetch(files=files, landed=0)
     return Fetch(
-        files=tuple(file for file, _ in group),
-        landed=0 if force else max(what.landed for _, what in group),
-        replaces=tuple(what.published for _, what in group if what.published is not None),
-        reserved=max(what.reserved for _, what in group),
+        files=files,
+        landed=0 if force else max(what.landed for what in known),
+        replaces=tuple(what.published for what in known if what.published is not None),
+        reserved=max(what.reserved for what in known),
     )

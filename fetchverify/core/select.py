@@ -108,6 +108,8 @@ def select(
     refused = _directories(exclude)
     layouts = _layouts(files)
     unwanted = _left_out_by(layout, layouts)
+    if not (wanted.exact or wanted.folders or patterns or refused or unwanted):
+        return Selection(files=tuple(files), two_layouts=_choice(files, layouts) if layout is None else None)
     everything = not (wanted.exact or wanted.folders or patterns)
     chosen = []
     for file in files:
@@ -241,6 +243,8 @@ def _left_out_by(layout: WeightLayout | None, layouts: _Layouts) -> frozenset[st
 
 def _choice(chosen: Iterable[RemoteFile], layouts: _Layouts) -> TwoLayouts | None:
     """Return what each layout would save of the chosen files; None where there is nothing to choose."""
+    if not (layouts.hf and layouts.original):
+        return None
     sizes = {"hf": 0, "original": 0, "other": 0}
     for file in chosen:
         for name, paths in (("other", layouts.other), ("hf", layouts.hf), ("original", layouts.original)):

@@ -160,8 +160,8 @@ class Transfer:
     # --- fetching ------------------------------------------------------------------------------------------
 
     async def _fetch_all(self, fetches: list[Fetch]) -> None:
-        small = [fetch for fetch in fetches if fetch.size <= SMALL_FILE]
-        large = [fetch for fetch in fetches if fetch.size > SMALL_FILE]
+        small = [fetch for fetch in fetches if fetch.files[0].size <= SMALL_FILE]
+        large = [fetch for fetch in fetches if fetch.files[0].size > SMALL_FILE]
         fetches.clear()
         async with anyio.create_task_group() as group:
             # Small files first, in a bunch; the large ones follow as soon as no small one waits for a connection.

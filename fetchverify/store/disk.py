@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -70,7 +71,7 @@ class Disk(RawDisk):
     def write_file(
         self,
         path: AnyPath,
-        data: bytes,
+        data: bytes | Iterable[bytes],
         mode: int | None = None,
         *,
         staging: AnyPath | None = None,
@@ -80,7 +81,7 @@ class Disk(RawDisk):
 
         Args:
             path: the name.
-            data: all of the content.
+            data: all of the content, or its pieces in order.
             mode: permission bits; by default what the umask leaves of 0666.
             staging: where the temporary file is made (same file system); by default beside `path`.
             durable: False leaves out the syncs, for what may be lost and carries its own checksum.
@@ -89,7 +90,10 @@ class Disk(RawDisk):
         fd = self.create(temporary, 0o666 if mode is None else mode)
         try:
             try:
-                self.write_at(fd, data, 0)
+                offset = 0
+                for piece in (data,) if isinstance(data, bytes) else data:
+                    self.write_at(fd, piece, offset)
+                    offset += len(piece)
                 if durable:
                     self.fsync(fd)
             finally:

@@ -18,7 +18,7 @@ from fetchverify.store.area import AREA_NAME, CACHEDIR_TAG, Area, real_folders
 from fetchverify.store.disk import Disk
 from fetchverify.store.hublock import OnWait, hub_lock
 from fetchverify.store.layout import How
-from fetchverify.store.looker import Looker
+from fetchverify.store.looker import SHORT, Looker
 from fetchverify.store.partialdirs import partial_keys, with_partial
 from fetchverify.store.proofs import Proofs
 
@@ -88,6 +88,8 @@ class HubCache:
         target = str(self.target)
         blobs = self._blob_names() if len(files) > _MANY else None
         shared = sharedblobs.is_there(self.cache_dir)
+        if not (blobs is None or blobs or shared or unfinished or os.path.lexists(target)):
+            files = [file for file in files if len(file.path) > SHORT]  # nothing is here; a name can still be too long
         seen: dict[RepoPath, Seen] = {}
         for file in files:
             found = look.at(file.path)

@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+SHORT = 60  # letters; no part of such a path is longer than a name may be, whatever UTF-8 makes of it
+
 
 class Looker:
     """Looks at paths below a root without following links; folders are looked at once."""
@@ -23,7 +25,7 @@ class Looker:
         why = self._obstacle(folder) if slash else None
         if why is not None:
             return why
-        if len(path) > 60 and any(len(part.encode()) > self._longest_name for part in path.split("/")):
+        if len(path) > SHORT and any(len(part.encode()) > self._longest_name for part in path.split("/")):
             return f"`{path}` has a name too long for this folder"
         if folder in self._absent:
             return None

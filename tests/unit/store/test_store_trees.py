@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fetchverify.core.manifest import RemoteFile
+from fetchverify.core.manifest import RemoteFile, RepoPath
 from fetchverify.store.disk import Disk
-from fetchverify.store.trees import is_safe_path, read_tree, ref_parts, tree_bytes, write_tree
+from fetchverify.store.trees import is_safe_path, read_tree, ref_parts, tree_pieces, write_tree
 
 if TYPE_CHECKING:
     from tests.unit.store.conftest import Repo
@@ -56,16 +56,31 @@ def test_the_listing_is_the_hubs_own_byte_for_byte(disk: Disk, tmp_path: Path, r
 def test_the_listing_of_an_empty_repo_is_the_hubs_own(repo: Repo) -> None:
     from dataclasses import replace
 
-    assert json.dumps({"format_version": 1, "files": {}}, indent=1).encode() == tree_bytes(
-        replace(repo.manifest, files=())
+    assert json.dumps({"format_version": 1, "files": {}}, indent=1).encode() == b"".join(
+        tree_pieces(replace(repo.manifest, files=()))
     )
+
+
+def test_a_listing_of_several_pieces_is_the_hubs_own(repo: Repo) -> None:
+    """A repo of 100,000 files is written piece by piece: the seams must not show."""
+    from dataclasses import replace
+
+    one = repo.manifest.files[0]
+    files = tuple(replace(one, path=RepoPath(f'{number:05d} "é"')) for number in reversed(range(4001)))
+    pieces = list(tree_pieces(replace(repo.manifest, files=files)))
+    assert len(pieces) > 2
+    entry: dict[str, Any] = {"size": one.size, "blob_id": one.blob_id}
+    if one.is_lfs:
+        entry |= {"lfs_sha256": one.digest.hex, "lfs_size": one.size}
+    whole = {"format_version": 1, "files": {file.path: entry for file in reversed(files)}}
+    assert json.dumps(whole, indent=1).encode() == b"".join(pieces)
 
 
 def test_one_bad_xet_hash_does_not_spoil_the_listing(repo: Repo) -> None:
     from dataclasses import replace
 
     files = tuple(replace(file, xet_hash="not a hash") for file in repo.manifest.files)
-    assert tree_bytes(repo.manifest) == tree_bytes(replace(repo.manifest, files=files))
+    assert list(tree_pieces(repo.manifest)) == list(tree_pieces(replace(repo.manifest, files=files)))
 
 
 def test_an_identical_listing_is_not_written_again(disk: Disk, tmp_path: Path, repo: Repo) -> None:

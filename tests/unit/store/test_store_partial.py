@@ -124,7 +124,7 @@ def test_of_many_processes_that_find_a_dead_one_exactly_one_goes_on(disk: Disk, 
                 open_(disk, tmp_path)
             except LockedError:
                 os._exit(42)
-            time.sleep(1)
+            time.sleep(3)  # longer than the slowest of them takes to look
             os._exit(0)
         children.append(child)
     os.close(release)

@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m tests.bench",
         description=__doc__,
         epilog="Needs curl, openssl and, for the rest, nginx, aria2c, a C compiler and hf_transfer; what is missing is"
-        " left out. As root it runs in a network namespace of its own, with reno.",
+        " left out. As root it runs in a network namespace of its own, with reno. Run it in an environment without trio"
+        " and socksio: httpcore imports them where they are, which users do not pay for.",
     )
     commands = ("race", "core", "startup", "many", "clones", "proving", "mirror", "serve", "render")
     found.add_argument("what", nargs="?", choices=commands, default="race", help="default: race, all peers")

@@ -44,7 +44,7 @@ KINDS = [
     (b"a poem about nothing", Content.TEXT),
     ("\ufeffa poem".encode(), Content.BOM_TEXT),
     ("a poem".encode("utf-16"), Content.BOM_TEXT),
-    (gzip.compress(b"x"), Content.GZIP),
+    (gzip.compress(b"x", mtime=0), Content.GZIP),
     (a_zip(), Content.ZIP),
     (a_tar(), Content.TAR),
     (b"GGUF\3\0\0\0", Content.GGUF),

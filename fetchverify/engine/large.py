@@ -17,7 +17,7 @@ import anyio.to_thread
 from fetchverify import events
 from fetchverify.core.blocks import MiB
 from fetchverify.core.manifest import RemoteFile
-from fetchverify.core.retry import Failure, OneStream, ReResolve, Stop
+from fetchverify.core.retry import Failure, OneStream, Reason, ReResolve, Stop
 from fetchverify.core.suppliers import EARLIER
 from fetchverify.core.tickets import Tickets
 from fetchverify.engine.fetch import Download, Line, Segment, pump
@@ -236,6 +236,8 @@ class LargeFile:
             place.judged_at = math.inf
         if self._run.suppliers.several and failure.host is None:
             failure = replace(failure, host=supplier.endpoint.host)
+        if failure.reason is Reason.EXPIRED and place.source is source:
+            place.source = None  # before anything is waited for: the others need not try it, too
         quiet_s = anyio.current_time() - self._progress_at
         verdict = await self._run.judge(
             self.download.file.path, failure, max(1, place.attempt), quiet_s, elsewhere=elsewhere

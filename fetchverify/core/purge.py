@@ -129,7 +129,7 @@ def _stale(revision: Revision, revisions: Sequence[Revision], options: PurgeOpti
     if options.keep_revisions is not None:
         mine = [each for each in revisions if each.folder == revision.folder]
         mine.sort(key=lambda each: (not each.refs, -each.used))
-        if mine.index(revision) >= options.keep_revisions:
+        if not revision.refs and mine.index(revision) >= options.keep_revisions:  # what a ref names is in use
             return "more revisions than are kept"
     return None
 

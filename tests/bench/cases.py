@@ -47,15 +47,15 @@ class Sizes:
     big: int
     small_files: int = 500
     small_file: int = 20 * KB
-    far: int
-    """The big file over the line: large enough that starting up does not hide the speed."""
-    far_stream: int
-    """The same for tools that use one connection a file."""
+    long: int
+    """The long file, over the line alone: large enough that starting up does not hide the speed."""
+    stream: int
+    """Takes the place of big and long files over the line for tools that use one connection a file."""
 
     @classmethod
     def of(cls, big: int, *, quick: bool) -> Sizes:
         """Return the sizes that go with a big file of so many bytes."""
-        return cls(big=big, small_files=50 if quick else 500, far=4 * big, far_stream=big // 8)
+        return cls(big=big, small_files=50 if quick else 500, long=4 * big, stream=big // 8)
 
 
 class Shelf:
@@ -64,9 +64,12 @@ class Shelf:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.world = World()
+        self._cases: dict[str, Case] = {}
 
     def add(self, name: str, about: str, files: Iterable[tuple[str, int]], *, lfs: bool) -> Case:
-        """Write the files of a repo and return what they are."""
+        """Write the files of a repo, unless they are there, and return what they are."""
+        if name in self._cases:
+            return self._cases[name]
         promised, stored = [], []
         for path, size in files:
             place = self.root / name / path
@@ -81,30 +84,27 @@ class Shelf:
             content._sha256 = sha256.hexdigest()  # hashed just now; 8 GiB once more would take seconds
             stored.append(RepoFile(path=path, content=content, lfs=lfs))
         self.world.add(f"bench/{name}", stored)
-        return Case(name=name, about=about, lfs=lfs, files=tuple(promised))
+        case = self._cases[name] = Case(name=name, about=about, lfs=lfs, files=tuple(promised))
+        return case
 
     def commit(self, case: Case) -> str:
         """Return the commit that a case's repo stands at."""
         return self.world.repo(case.repo_id).head().id
 
 
-def near_cases(shelf: Shelf, sizes: Sizes, wanted: Iterable[str]) -> list[Case]:
-    """Return the cases that are fetched without the line."""
-    return [_case(shelf, name, "", sizes.big, sizes) for name in wanted]
+def cases_of(shelf: Shelf, sizes: Sizes, wanted: Iterable[str]) -> list[Case]:
+    """Return the cases of these names: `big`, `four`, `small`, `long`."""
+    return [_case(shelf, name, sizes) for name in wanted]
 
 
-def far_cases(shelf: Shelf, sizes: Sizes, wanted: Iterable[str]) -> tuple[list[Case], dict[str, Case]]:
-    """Return the cases of the line, and those that take their place for tools with one connection a file."""
-    wanted = list(wanted)
-    much = {"big": sizes.far, "four": sizes.big // 4}
-    cases = [_case(shelf, name, "far-", much.get(name, 0), sizes) for name in wanted]
-    streams = {"far-big": _case(shelf, "big", "stream-", sizes.far_stream, sizes)} if "big" in wanted else {}
-    return cases, streams
+def stream_case(shelf: Shelf, sizes: Sizes) -> Case:
+    """Return what takes the place of one big file over the line, for tools with one connection a file."""
+    return _one_file(shelf, "stream", sizes.stream)
 
 
 def bad_case(shelf: Shelf, sizes: Sizes) -> Case:
     """Return what is fetched over the bad lines."""
-    return _case(shelf, "big", "bad-", sizes.big * 3 // 8, sizes)
+    return _one_file(shelf, "bad", sizes.big * 3 // 8)
 
 
 def many_case(shelf: Shelf, count: int) -> Case:
@@ -113,19 +113,25 @@ def many_case(shelf: Shelf, count: int) -> Case:
     return shelf.add(f"many-{count}", f"{count:,} files of 200 bytes", files, lfs=False)
 
 
-def _case(shelf: Shelf, name: str, prefix: str, size: int, sizes: Sizes) -> Case:
+def _case(shelf: Shelf, name: str, sizes: Sizes) -> Case:
     match name:
         case "big":
-            return shelf.add(f"{prefix}big", f"1 file of {_size(size)}", [("model.safetensors", size)], lfs=True)
+            return _one_file(shelf, name, sizes.big)
+        case "long":
+            return _one_file(shelf, name, sizes.long)
         case "four":
-            names = [f"model-{number:05d}-of-00004.safetensors" for number in range(1, 5)]
-            about = f"4 files of {_size(size // 4)}"
-            return shelf.add(f"{prefix}four", about, [(name, size // 4) for name in names], lfs=True)
+            size = sizes.big // 4
+            files = [(f"model-{number:05d}-of-00004.safetensors", size) for number in range(1, 5)]
+            return shelf.add(name, f"4 files of {_size(size)}", files, lfs=True)
         case "small":
             files = [(f"part-{number:05d}.json", sizes.small_file) for number in range(sizes.small_files)]
             about = f"{sizes.small_files} files of {sizes.small_file // KB} KB"
-            return shelf.add(f"{prefix}small", about, files, lfs=False)
+            return shelf.add(name, about, files, lfs=False)
     raise ValueError(name)
+
+
+def _one_file(shelf: Shelf, name: str, size: int) -> Case:
+    return shelf.add(name, f"1 file of {_size(size)}", [("model.safetensors", size)], lfs=True)
 
 
 def _size(size: int) -> str:

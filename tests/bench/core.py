@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench import place, site
-from tests.bench.cases import Shelf, Sizes, near_cases
+from tests.bench.cases import Shelf, Sizes, cases_of
 from tests.bench.line import compiler
 from tests.bench.measure import Launcher
 from tests.bench.peers import Order, compile_nosync
@@ -27,7 +27,7 @@ def measure(folder: Path, size: int, rounds: int, results: Path, tell: Callable[
     found: dict[str, list[tuple[float, float, float]]] = {}
     with workshop(folder, 3 * size) as (work, shelf_folder, _), Launcher() as launcher:
         shelf = Shelf(shelf_folder)
-        case = near_cases(shelf, Sizes.of(size, quick=True), ["big"])[0]
+        case = cases_of(shelf, Sizes.of(size, quick=True), ["big"])[0]
         targets: list[tuple[str, Path, Path | None]] = [("to the disk, with fsync", work, None)]
         if (nosync := compile_nosync(work, compiler())) is not None:
             targets.append(("to the disk, its fsync made void", work, nosync))

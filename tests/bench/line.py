@@ -41,6 +41,7 @@ class Line:
 
 
 CLEAN = Line()
+NARROW = Line(total_mbit=16 * CLEAN.mbit)  # what 16 connections carry, however many there are
 SLOW_ONE = Line(slow_every=8)
 LOSSY = Line(lose_every=200 * MiB)
 

@@ -100,12 +100,12 @@ def _median(values: list[float]) -> float:
 
 
 def _class(row: Row) -> str:
-    return {OURS.name: "ours", UNSYNCED.name: "half"}.get(row.peer, "peer")
+    return "ours" if row.ours else "half" if row.peer == UNSYNCED.name else "peer"
 
 
 def _name(row: Row) -> str:
     name, _, told = row.peer.partition(" x")
-    return f"{name}, told {told}" if told else _SHORT.get(name, name)
+    return f"{name} x{told}" if told else _SHORT.get(name, name)
 
 
 def _fit(text: str) -> str:

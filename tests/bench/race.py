@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import place, site
-from tests.bench.cases import Case, Promised, Shelf, Sizes, bad_case, far_cases, near_cases
+from tests.bench.cases import Case, Promised, Shelf, Sizes, bad_case, cases_of, stream_case
 from tests.bench.launch import TIMED_OUT
 from tests.bench.line import compiler
 from tests.bench.measure import Launcher
@@ -21,9 +21,11 @@ from tests.bench.peers import OURS, PEERS, UNSYNCED, Order, Peer, StepKind, Tool
 from tests.bench.site import Site, Way
 from tests.bench.units import MiB
 
-WAYS = {"plain": (site.PLAIN,), "tls": (site.TLS,), "line": (site.FAR,), "bad": site.BAD}
+WAYS = {"plain": (site.PLAIN,), "tls": (site.TLS,), "line": (site.FAR, site.WIDE), "bad": site.BAD}
 CASES = ("big", "four", "small")
-CONNECTIONS = 16
+LONG = "long"
+"""Goes with `big` over the line: a file so long that starting up does not count."""
+CONNECTIONS, MORE_CONNECTIONS = 16, 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,17 +175,20 @@ def _heats(
     heats: list[Heat] = []
     cases: list[Case] = []
     if ways & {"plain", "tls"}:
-        near = near_cases(shelf, options.sizes, options.cases)
+        near = cases_of(shelf, options.sizes, options.cases)
         cases += near
         for way in (way for key in ("plain", "tls") if key in ways for way in WAYS[key]):
             heats += [Heat(way=way, case=case, peer=peer) for case in near for peer in peers]
     if "line" in ways:
-        far, streams = far_cases(shelf, options.sizes, options.cases)
-        cases += [*far, *streams.values()]
+        far = cases_of(shelf, options.sizes, [*options.cases, *([LONG] if "big" in options.cases else [])])
+        stream = stream_case(shelf, options.sizes)
+        cases += [*(case for case in far if case not in cases), stream]
         for case in far:
             for peer in (peer for peer in peers if peer is not UNSYNCED):  # the line, not the disk, is the limit
-                fetched = streams.get(case.name, case) if peer.streams == 1 else case
+                fetched = stream if peer.streams == 1 and len(case.files) == 1 else case
                 heats.append(Heat(way=site.FAR, case=fetched, peer=peer, shown_case=case.name))
+            if case.name == LONG:
+                heats.append(Heat(way=site.WIDE, case=case, peer=OURS, connections=MORE_CONNECTIONS))
     if "bad" in ways:
         bad = bad_case(shelf, options.sizes)
         cases.append(bad)

@@ -10,11 +10,11 @@ from statistics import median
 from tests.bench import site
 from tests.bench.line import CLEAN
 from tests.bench.peers import OURS, PEERS, UNSYNCED
-from tests.bench.race import CONNECTIONS, Attempt, Result
+from tests.bench.race import CONNECTIONS, LONG, Attempt, Result
 from tests.bench.units import MiB, significant, spread
 
-ABOUT = {way.name: way.about for way in (site.PLAIN, site.TLS, site.FAR, *site.BAD)}
-_FAR = {way.name for way in (site.FAR, *site.BAD)}
+ABOUT = {way.name: way.about for way in (site.PLAIN, site.TLS, site.FAR, site.WIDE, *site.BAD)}
+_FAR = {way.name for way in (site.FAR, site.WIDE, *site.BAD)}
 _LABELS = {peer.name: peer.label for peer in PEERS}
 _MOST_MEMORY = 150 * MiB
 # Issue of the fast engine: verified, whole process, one big file.
@@ -51,7 +51,12 @@ class Row:
         """The name in tables."""
         name, _, told = self.peer.partition(" x")
         label = _LABELS[name]
-        return f"{label}, told the limit" if told else label
+        return f"{label}, {told} connections" if told else label
+
+    @property
+    def ours(self) -> bool:
+        """Return whether this is fetchverify as users have it, with however many connections."""
+        return self.peer.partition(" x")[0] == OURS.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +133,7 @@ def _table(group: Group) -> list[str]:
     columns = ["tool", "verified, MB/s", "fetchverify is"]
     far, synced = group.way in _FAR, any(row.synced for row in group.rows if row.peer != OURS.name)
     if far:
-        columns.append(f"of what {CONNECTIONS} connections carry")
+        columns.append("of what the line carries")
     if synced:
         columns += ["verified and on disk, MB/s", "fetchverify is"]
     columns += ["download alone, MB/s", "CPU s per GB", "peak MiB"]
@@ -144,13 +149,13 @@ def _table(group: Group) -> list[str]:
         if synced:
             cells += [_rates(row.synced), _times(row.ahead_synced)]
         cells += [_rates(row.fetched), spread(row.cpu), f"{max(row.peak) / MiB:.0f}"]
-        bold = row.peer == OURS.name
+        bold = row.ours
         lines.append("| " + " | ".join(f"**{cell}**" if bold and cell else cell for cell in cells) + " |")
     return lines
 
 
 def ideal_share(row: Row) -> float:
-    """Return which part of the clean line's speed, with all connections, was used."""
+    """Return which part was used of what a clean line carries with 16 connections, or at most."""
     return _rate(row) / (CONNECTIONS * CLEAN.bytes_a_second)
 
 
@@ -171,16 +176,16 @@ def _aims(result: Result) -> list[str]:
                 what = f"{ABOUT[group.way]}, one big file: {significant(times)} x {_LABELS[name]}"
                 lines += _against(group, what, [name], times)
         if group.way in _FAR:
-            best = next((r for r in group.rows if r.verified and r.peer not in (OURS.name, UNSYNCED.name)), None)
+            best = next((r for r in group.rows if r.verified and not r.ours and r.peer != UNSYNCED.name), None)
             if best is not None:
                 what = f"{ABOUT[group.way]}, {result.cases[group.case]}: not behind the best, {best.label}"
                 lines += _against(group, what, [best.peer], _NOISE)
-        if group.way == site.FAR.name and group.case == "far-big":
-            row = group.row(OURS.name)
-            share = ideal_share(row) if row is not None else 0.0
-            what = f"{ABOUT[group.way]}, one big file: {_NEAR_IDEAL:.0%} of ideal"
-            lines.append(f"| {what} | {share:.0%}, {_word(share >= _NEAR_IDEAL)} | |")
-    peaks = [max(row.peak) for group in found if (row := group.row(OURS.name)) and row.peak]
+        if group.case == LONG:
+            for row in (row for row in group.rows if row.ours):
+                share = ideal_share(row)
+                what = f"{ABOUT[group.way]}, {result.cases[LONG]}: {_NEAR_IDEAL:.0%} of ideal"
+                lines.append(f"| {what} | {share:.0%}, {_word(share >= _NEAR_IDEAL)} | |")
+    peaks = [max(row.peak) for group in found for row in group.rows if row.ours and row.peak]
     if peaks:
         word = _word(max(peaks) < _MOST_MEMORY)
         lines.append(f"| peak memory below {_MOST_MEMORY // MiB} MiB | {max(peaks) / MiB:.0f} MiB, {word} | |")
@@ -212,6 +217,8 @@ def summary(result: Result) -> str:
     shown = [OURS.name, *(peer.name for peer in PEERS if peer.name not in (OURS.name, UNSYNCED.name))]
     lines = [f"| verified, MB/s | {' | '.join(_LABELS[name] for name in shown)} |", f"|---|{'---:|' * len(shown)}"]
     for group in groups(result):
+        if group.row(OURS.name) is None:
+            continue  # nobody to compare it with
         cells = []
         for name in shown:
             row = group.row(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from mock_server import Match, MaxConnections, MockHub, Rule
 from tests.bench import place
 from tests.bench.cases import Case, Shelf
-from tests.bench.line import CLEAN, LOSSY, SLOW_ONE, Line, compile_line, laid, listener
+from tests.bench.line import CLEAN, LOSSY, NARROW, SLOW_ONE, Line, compile_line, laid, listener
 from tests.bench.nginx import CDN_HOST, HUB_HOST, Face, configuration
 
 BUSY_ABOVE = 4
@@ -36,6 +36,7 @@ class Way:
 PLAIN = Way(name="plain", about="plain HTTP")
 TLS = Way(name="tls", about="TLS", tls=True)
 FAR = Way(name="line", about="50 ms round trip, 200 Mbit/s a connection", line=CLEAN)
+WIDE = Way(name="wide", about="the same, 3,200 Mbit/s for all connections together", line=NARROW)
 SLOW = Way(name="slow", about="the same, one connection in eight ten times slower", line=SLOW_ONE)
 LOST = Way(name="lost", about="the same, a connection lost every 200 MiB", line=LOSSY)
 BUSY = Way(

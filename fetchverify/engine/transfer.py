@@ -15,6 +15,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from fetchverify import events
+from fetchverify.core.blocks import MiB
 from fetchverify.core.leftover import Leftover
 from fetchverify.core.manifest import Digest, Manifest, RemoteFile
 from fetchverify.core.plan import SMALL_FILE, Fetch, Keep, Link, Plan, plan_fetch
@@ -25,7 +26,7 @@ from fetchverify.engine.large import LargeFile
 from fetchverify.engine.opinion import Opinion, SecondOpinion
 from fetchverify.engine.publish import Publisher
 from fetchverify.engine.run import Run, TransferOptions
-from fetchverify.engine.small import fetch_small
+from fetchverify.engine.small import SmallFiles
 from fetchverify.engine.suppliers import Choice
 from fetchverify.engine.turn import await_partial
 from fetchverify.errors import LockedError, ungrouped
@@ -40,7 +41,8 @@ T = TypeVar("T")
 _PROGRESS_EVERY_S = 0.1
 # More than are asked for at once: while some are published together, others are fetched. So many lie in memory, beside
 # the buffers of large files: fewer of those that are not so small.
-_SMALL_AT_ONCE = 48
+_LEAST_SMALL_AT_ONCE, _MOST_SMALL_AT_ONCE = 48, 192
+_SMALL_IN_MEMORY = 12 * MiB
 _QUITE_SMALL = SMALL_FILE // 4
 _MIDDLING_AT_ONCE = 8
 # While one file is synced and published, and the next one's address is asked for, others keep the line busy.
@@ -168,17 +170,20 @@ class Transfer:
             middling = [fetch for fetch in small if fetch.size > _QUITE_SMALL]
             if middling:
                 small = [fetch for fetch in small if fetch.size <= _QUITE_SMALL]
-            await _each(self._small, _emptied(small), at_once=_SMALL_AT_ONCE, group=group)
-            await _each(self._small, _emptied(middling), at_once=_MIDDLING_AT_ONCE, group=group)
+            fetch_small = functools.partial(self._small, SmallFiles(self.run, group))
+            largest = max((fetch.size for fetch in small), default=1)
+            at_once = min(_MOST_SMALL_AT_ONCE, max(_LEAST_SMALL_AT_ONCE, _SMALL_IN_MEMORY // max(1, largest)))
+            await _each(fetch_small, _emptied(small), at_once=at_once, group=group)
+            await _each(fetch_small, _emptied(middling), at_once=_MIDDLING_AT_ONCE, group=group)
             await _each(self._large, large, at_once=max(_LARGE_AT_ONCE, self._cores), group=group)
 
-    async def _small(self, fetch: Fetch) -> None:
+    async def _small(self, files: SmallFiles, fetch: Fetch) -> None:
         """Fetch into memory, prove it there, publish."""
         file, fetched, choice = fetch.files[0], 0, Choice(self.run.suppliers, fetch.files[0])
         liars: list[str] = []
         rounds = max(_ROUNDS, len(self.run.suppliers.all))
         for round_ in range(rounds):
-            content, supplier = await fetch_small(self.run, file, choice)
+            content, supplier = await files.fetch(file, choice)
             if isinstance(content, Failure):
                 self._fail(fetch, content, fetched)
                 return
@@ -427,5 +432,8 @@ async def _each(
             free.release()
 
     for item in items:
-        await free.acquire()
+        try:
+            free.acquire_nowait()  # all that may begin does so before any of them runs
+        except anyio.WouldBlock:
+            await free.acquire()
         group.start_soon(one, item)

@@ -2,9 +2,9 @@
 
 httpx loses its time in h11: 64 KiB reads and four copies. Here the head (status, redirects, authentication, TLS) stays
 httpx's and h11's; they are told that a marked response has no body, and the body is read behind their back, to its
-very last byte. Then the connection is as they believe it to be, and is kept alive. While a body is read, another range
-of the same address can be asked for on its connection: the server begins to send it when it is done with the first, and
-no round trip passes in silence.
+very last byte. Then the connection is as they believe it to be, and is kept alive. While a body is read, other ranges
+and addresses of the same host can be asked for on its connection: the server begins to send them when it is done with
+the first, and no round trip passes in silence.
 
 Only public interfaces of httpcore are used: `NetworkBackend`, `NetworkStream`, `ConnectionPool`. Direct connections
 only: what goes through a proxy is left to httpx.
@@ -37,6 +37,8 @@ DETACH = "fetchverify_detach"
 _READ_AT_ONCE = 64 * 1024
 # h11's own limit for a head (`DEFAULT_MAX_INCOMPLETE_EVENT_SIZE`, 16 KiB) is httpcore's 100 KiB here.
 _LONGEST_HEAD = 100 * 1024
+_GOOD = frozenset((b"200", b"206"))
+_MOVED = frozenset((b"301", b"302", b"303", b"307", b"308"))
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})(?: [^\r\n]*)?\r\n")
 _LENGTH = re.compile(rb"\r\n(content-length:[ \t]*(\d{1,18})[ \t]*)(?=\r\n)", re.IGNORECASE)
 _ANY_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
@@ -45,6 +47,7 @@ _NOT_OURS = re.compile(rb"\r\n(?:transfer-encoding|content-encoding|upgrade)[ \t
 _CLOSES = re.compile(rb"\r\nconnection[ \t]*:[^\r\n]*\bclose\b", re.IGNORECASE)
 _RANGE = re.compile(rb"\r\nrange:[^\r\n]*", re.IGNORECASE)
 _IF_RANGE = re.compile(rb"\r\nif-range:", re.IGNORECASE)
+_TARGET = re.compile(rb"\AGET (/[!-~]*) (?=HTTP/1\.1\r\n)")
 # `fill` gives back what it has after this long, so that slow lines show progress and lose little when they break.
 PATIENCE_S = 0.5
 
@@ -143,7 +146,7 @@ class _Stream(httpcore.NetworkStream):
 
     Attributes:
         body: what was hidden last.
-        asked_ahead: an answer follows that the parser knows nothing of.
+        asked_ahead: how many answers follow that the parser knows nothing of.
     """
 
     def __init__(self, inner: httpcore.NetworkStream, marks: _Marks) -> None:
@@ -152,7 +155,8 @@ class _Stream(httpcore.NetworkStream):
         self._awaits_head = False
         self._request = b""
         self._stays = False
-        self.asked_ahead = False
+        self._surplus = b""
+        self.asked_ahead = 0
         self.body: DetachedBody | None = None
         with marks.lock:
             marks.streams.add(self)
@@ -179,27 +183,33 @@ class _Stream(httpcore.NetworkStream):
 
     def _read_head(self, timeout: float | None) -> tuple[bytes, int, int]:
         """Return what came, and where the final head lies in it; it ends at 0 where none came."""
-        read = b""
+        read, self._surplus = self._surplus, b""
         start = 0  # of the head that is looked for: interim heads come before the final one
+        ended = False
         while True:
-            piece = self._inner.read(_READ_AT_ONCE, timeout)
-            read += piece
             while (stop := read.find(b"\r\n\r\n", start)) >= 0:
                 if not _STATUS.match(read, start) or read[start + 9 : start + 10] != b"1":
                     return read, start, stop + 4
                 start = stop + 4
-            if not piece or len(read) > _LONGEST_HEAD:
+            if ended or len(read) > _LONGEST_HEAD:
                 return read, start, 0
+            piece = self._inner.read(_READ_AT_ONCE, timeout)
+            read, ended = read + piece, not piece
 
-    def _hide(self, read: bytes, start: int, stop: int, timeout: float | None) -> bytes:
+    def _hide(
+        self, read: bytes, start: int, stop: int, timeout: float | None, statuses: frozenset[bytes] = _GOOD
+    ) -> bytes:
         """Return what the parser may see of a final head and what follows it."""
         head, rest = read[start:stop], read[stop:]
         status = _STATUS.match(head)
         length = _LENGTH.search(head)
+        if length is not None and self.asked_ahead > 1:
+            size = int(length[2])
+            rest, self._surplus = rest[:size], rest[size:]  # the begin of the answer after this one
         sock = self._inner.get_extra_info("socket")
         if (
             status is None
-            or status[1] not in (b"200", b"206")
+            or status[1] not in statuses
             or length is None
             or len(_ANY_LENGTH.findall(head)) != 1
             or _NOT_OURS.search(head)
@@ -216,16 +226,24 @@ class _Stream(httpcore.NetworkStream):
         """True where the server keeps the connection and the request names one range."""
         return self.body is not None and self._stays and len(_RANGE.findall(self._request)) == 1
 
-    def ask_ahead(self, range_: str, if_range: str | None, timeout: float | None) -> None:
-        """Send the request of the body that is being read once more, for another range, behind the parser's back.
+    def ask_ahead(self, range_: str, if_range: str | None, timeout: float | None, target: bytes | None = None) -> None:
+        """Send the last request once more, for another range, behind the parser's back.
+
+        Args:
+            range_: as in the header.
+            if_range: an ETag, where the request names none yet.
+            timeout: in seconds.
+            target: another path of the same host, with its query.
 
         Source: RFC 9112 §9.3.2.
         """
-        self.asked_ahead = True
+        self.asked_ahead += 1
         wanted = b"\r\nRange: " + range_.encode("ascii")
         if if_range is not None and not _IF_RANGE.search(self._request):
             wanted += b"\r\nIf-Range: " + if_range.encode("latin-1")
         self._request = _RANGE.sub(lambda _: wanted, self._request)
+        if target is not None:
+            self._request = _TARGET.sub(lambda _: b"GET " + target + b" ", self._request)
         with _translated():
             self._inner.write(self._request, timeout)
 
@@ -246,8 +264,8 @@ class _Stream(httpcore.NetworkStream):
         status = _STATUS.match(read, start)
         if not stop or status is None:
             raise httpx.RemoteProtocolError("what follows a body is no answer")
-        self._hide(read, start, stop, timeout)
-        self.asked_ahead = self.body is None
+        self._hide(read, start, stop, timeout, _GOOD | _MOVED)
+        self.asked_ahead -= self.body is not None
         lines = read[status.end() : stop - 4].split(b"\r\n")
         parts = [line.partition(b":") for line in lines if line]
         return Head(int(status[1]), [(name.strip(), value.strip()) for name, _, value in parts])

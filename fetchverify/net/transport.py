@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,15 @@ from fetchverify.core.blocks import Block
 from fetchverify.core.manifest import Manifest, RemoteFile
 from fetchverify.core.retry import Failure, Reason
 from fetchverify.net import wire
-from fetchverify.net.detach import DETACH, PATIENCE_S, BodyEnded, DirectTransport, detached_body, shut_down
+from fetchverify.net.detach import (
+    DETACH,
+    PATIENCE_S,
+    BodyEnded,
+    DetachedBody,
+    DirectTransport,
+    detached_body,
+    shut_down,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,17 +83,37 @@ class Locator(Protocol):
         """Return what to do where access is denied."""
 
 
+@dataclass(slots=True, kw_only=True)
+class _Ahead:
+    """What was asked for behind a body that is still read."""
+
+    file: RemoteFile
+    span: Block
+    url: str
+    moves: int = 0
+
+
 class Body:
-    """The bytes of one response, read in order by one thread; perhaps of further ones behind it."""
+    """The bytes of one response, read in order by one thread; perhaps of further ones behind it.
+
+    Attributes:
+        file: what they are of.
+        takes_others: other files of the endpoint may be asked for behind it, where anything may.
+    """
 
     def __init__(
         self,
         response: wire.Response,
         length: int,
         client: ByteClient,
+        file: RemoteFile,
         source: Source | None,
-        check: Callable[[wire.Response, Block], int],
+        check: Callable[[wire.Response, RemoteFile, Block], int],
+        *,
+        takes_others: bool = False,
     ) -> None:
+        self.file = file
+        self.takes_others = takes_others
         self._response = response
         self._source = source
         self._client = client
@@ -93,7 +122,7 @@ class Body:
         self._chunks: Iterator[bytes] = iter(()) if self._detached else response.iter_raw()
         self._rest = memoryview(b"")
         self._left = length
-        self._ahead: Block | None = None
+        self._ahead: deque[_Ahead] = deque()
         self._proven = False  # this connection answered what was sent ahead before
         self._error: TransferError | None = None
 
@@ -132,50 +161,83 @@ class Body:
         """True where another range may be asked for on this connection before the body ends."""
         return self._detached is not None and self._client.asks_ahead and self._detached.stream.can_ask_ahead
 
-    def ask_ahead(self, span: Block) -> None:
-        """Ask for another range of the same address on this connection; `advance` goes on to it.
+    def ask_ahead(self, span: Block, file: RemoteFile | None = None, url: str | None = None) -> None:
+        """Ask for another range on this connection, behind all that was asked for; `advance` goes on to it.
+
+        Args:
+            span: the range.
+            file: another file's, where it is not of the first one and `takes_others`.
+            url: where that file lies, as `ByteClient.url_of` says.
 
         Raises:
             TransferError: the line broke.
         """
+        self._ask(_Ahead(file=file or self.file, span=span, url=url or ""))
+
+    def _ask(self, ahead: _Ahead) -> None:
         assert self._detached is not None
         self._client.count()
-        self._ahead = span
+        self._ahead.append(ahead)
+        etag = None if self._source is None else self._source.etag
         try:
-            etag = None if self._source is None else self._source.etag
-            self._detached.stream.ask_ahead(_range(span), etag, wire.timeouts().write)
+            target = wire.target_of(ahead.url) if ahead.url else None
+            self._detached.stream.ask_ahead(_range(ahead.span), etag, wire.timeouts().write, target)
         except Exception as error:
             raise TransferError(wire.failure_from(error)) from error
 
     def advance(self) -> bool:
-        """Go on to the body asked ahead, once this one was read to its end; False where the connection ended there.
+        """Go on to the next body asked ahead, once this one was read to its end; `file` says what it is of.
+
+        Returns:
+            False where no more will come on this connection.
 
         Raises:
             TransferError: as `ByteClient.open`.
         """
         assert self._detached is not None
-        assert self._ahead is not None
-        began = time.monotonic()
+        stream, began = self._detached.stream, time.monotonic()
         try:
-            head = self._detached.stream.advance(wire.timeouts().read)
-            if head is None or 300 <= head.status < 400:
-                self._client.note_ahead(None, proven=self._proven)
-                return False
-            response = httpx.Response(head.status, headers=head.headers, request=self._response.request)
-            self._left = self._check(response, self._ahead)
-            self._detached = self._detached.stream.body
+            while True:
+                head = stream.advance(wire.timeouts().read)
+                if head is None:
+                    self._client.note_lost_ahead(proven=self._proven)
+                    return False
+                ahead = self._ahead.popleft()
+                response = httpx.Response(head.status, headers=head.headers, request=self._response.request)
+                if not 300 <= head.status < 400:
+                    break
+                if not self._moved(ahead, response, stream.body):
+                    self._client.note_lost_ahead(proven=self._proven)
+                    return False
+            self._left = self._check(response, ahead.file, ahead.span)
+            self._detached = stream.body
             if self._detached is None:
                 raise httpx.RemoteProtocolError("the answer to a request sent ahead has another form than the first")
         except Exception as error:
-            self._client.note_ahead(None, proven=self._proven)
+            self._client.note_lost_ahead(proven=self._proven)
             if isinstance(error, TransferError):
                 raise
             failure = wire.failure_from(error)
             if failure.reason is Reason.RESET:
                 return False
             raise TransferError(failure) from error
-        self._ahead, self._proven = None, True
-        self._client.note_ahead(time.monotonic() - began)
+        self.file, self._proven = ahead.file, True
+        self._client.note_ahead(None if ahead.url else time.monotonic() - began)
+        return True
+
+    def _moved(self, ahead: _Ahead, response: wire.Response, body: DetachedBody | None) -> bool:
+        """Ask for a file of the endpoint's where its answer says that it lies; False where that is elsewhere."""
+        location = response.headers.get("location")
+        if not ahead.url or body is None or body.left > _MOST_DRAINED or location is None:
+            return False
+        target = self._client.moved(ahead.url, location)
+        if target is None or ahead.moves == _MAX_REDIRECTS:
+            return False
+        self._detached = body
+        spare = memoryview(bytearray(body.left))
+        while body.left:
+            body.fill(spare)
+        self._ask(_Ahead(file=ahead.file, span=ahead.span, url=target, moves=ahead.moves + 1))
         return True
 
     def finish(self) -> None:
@@ -267,19 +329,36 @@ class ByteClient:
         """True where this server answers what is sent while it still answers the request before."""
         return self._lost_ahead < _MOST_LOST_AHEAD
 
-    def note_ahead(self, silence_s: float | None, *, proven: bool = True) -> None:
-        """Note how long the line was silent before an answer asked ahead came.
+    def note_ahead(self, silence_s: float | None) -> None:
+        """Note that what was asked ahead was answered.
 
         Args:
-            silence_s: None where none came.
-            proven: the connection gave others before: it may close at any time, and addresses expire.
+            silence_s: how long the line was silent before; None where that says nothing of ranges.
         """
-        if silence_s is None:
-            self._lost_ahead += not proven
-            return
         self._lost_ahead = 0
-        before = silence_s if self._silence_s is None else self._silence_s
-        self._silence_s = before + (silence_s - before) / 8
+        if silence_s is not None:
+            before = silence_s if self._silence_s is None else self._silence_s
+            self._silence_s = before + (silence_s - before) / 8
+
+    def note_lost_ahead(self, *, proven: bool) -> None:
+        """Note that what was asked ahead was not answered.
+
+        Args:
+            proven: the connection answered others before: it may close at any time, and addresses expire.
+        """
+        self._lost_ahead += not proven
+
+    def url_of(self, manifest: Manifest, file: RemoteFile) -> str:
+        """Return where the endpoint has a file, or says where it lies."""
+        return wire.resolve_url(self._endpoint, manifest.ref, manifest.commit, file.path)
+
+    def moved(self, url: str, location: str) -> str | None:
+        """Return where a redirect leads to; None where that is another host, or none of our business."""
+        try:
+            target, from_hub = wire.decide_redirect(url, location, self._endpoint)
+        except wire.BadRedirectError:
+            return None
+        return target if from_hub else None
 
     def close(self) -> None:
         """Close every connection."""
@@ -302,7 +381,7 @@ class ByteClient:
         """
         if self._locator is not None:
             return self._locator.locate(file, self)
-        url = wire.resolve_url(self._endpoint, manifest.ref, manifest.commit, file.path)
+        url = self.url_of(manifest, file)
         with self._follow("HEAD", url, {}, manifest, file) as (response, at):
             _expect_success(response, at, (200, 206))
             return at
@@ -328,20 +407,21 @@ class ByteClient:
         if source is not None and source.etag is not None and span is not None:
             headers["If-Range"] = source.etag
         if source is None:
-            url = wire.resolve_url(self._endpoint, manifest.ref, manifest.commit, file.path)
-            opened = self._follow("GET", url, headers, manifest, file)
+            opened = self._follow("GET", self.url_of(manifest, file), headers, manifest, file)
         else:
             opened = self._follow("GET", source.url, headers, manifest, file, at=source)
         with opened as (response, at):
 
-            def check(response: wire.Response, span: Block | None, at: Source = at) -> int:
+            def check(response: wire.Response, file: RemoteFile, span: Block | None, at: Source = at) -> int:
                 if at.from_hub and response.status_code < 400:
                     _check_identity(response, manifest, file)
                 _expect_success(response, at, (200, 206))
                 _check_same_etag(response, source)
                 return _checked_length(response, file, span)
 
-            yield Body(response, check(response, span), self, source, check)
+            length = check(response, file, span)
+            others = source is None and at.from_hub
+            yield Body(response, length, self, file, source, check, takes_others=others)
 
     @contextmanager
     def _follow(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _PREFIXES: dict[RepoKind, str] = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 _PCHAR = "-_.~!$&'()*+,;=:@"  # what a path segment may hold unquoted (RFC 3986)
+_TARGET = re.compile(r"/[!-~]*\Z")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Signed addresses are below 4 KiB; servers commonly stop at 8 (nginx `large_client_header_buffers`).
 _LONGEST_LOCATION = 16 << 10
@@ -158,6 +159,19 @@ def origin_of(url: str) -> tuple[str, str, int | None]:
     """Return scheme, host and port: what decides who may see the token."""
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS.get(parts.scheme)
+
+
+def target_of(url: str) -> bytes:
+    """Return what a request to this address names: its path and query, as they are sent.
+
+    Raises:
+        ValueError: it is not quoted.
+    """
+    parts = urlsplit(url)
+    target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+    if not _TARGET.match(target):
+        raise ValueError("an address that is not quoted")
+    return target.encode("ascii")
 
 
 def api_url(endpoint: Endpoint, ref: RepoRef, rest: str = "") -> str:

@@ -29,6 +29,8 @@ _FAR_S = 0.005
 _MOST_BYTES_AHEAD = 256 * 1024
 # What came is told to the loop together: it is woken seldom, and publishes several in one go.
 _HELD_AT_MOST, _HELD_FOR_S = 8, 0.02
+# A thread that has nothing to do keeps its connection for so long: others are being published before more is asked for.
+_LINGER_S = 0.2
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -67,9 +69,16 @@ class SmallFiles:
     def __init__(self, run: Run, group: anyio.abc.TaskGroup) -> None:
         self._run = run
         self._group = group
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()  # guards all that follows
+        self._fed = False
         self._queue: deque[_Wanted] = deque()
         self._threads = 0
+
+    def close(self) -> None:
+        """Say that no more files will come, but those that have to be fetched again."""
+        with self._changed:
+            self._fed = True
+            self._changed.notify_all()
 
     async def fetch(self, file: RemoteFile, choice: Choice) -> tuple[bytes | Failure, Supplier]:
         """Return the file's bytes, unproved, or why they could not be had; and who gave them, or was asked last."""
@@ -98,8 +107,9 @@ class SmallFiles:
 
     async def _ask(self, file: RemoteFile, supplier: Supplier) -> bytes | Failure:
         wanted = _Wanted(file=file, supplier=supplier)
-        with self._lock:
+        with self._changed:
             self._queue.append(wanted)
+            self._changed.notify()
             # Where those that are at work keep up, another would only take their time.
             most = self._run.small_slots.total_tokens // (1 if supplier.means.client.round_trip_s > _FAR_S else 2)
             one_more = self._threads < max(1, most) and len(self._queue) > self._threads // 2
@@ -113,25 +123,26 @@ class SmallFiles:
     async def _serve(self) -> None:
         await anyio.to_thread.run_sync(_Thread(self).run, limiter=self._run.small_slots)
 
-    def take(self, like: _Wanted | None = None) -> _Wanted | None:
-        """Return what is to be fetched next; None where there is nothing, and then the thread ends.
-
-        Args:
-            like: only what may be asked for behind this one; the thread goes on in any case.
-        """
-        with self._lock:
-            if like is not None:
-                return self._queue.popleft() if self._queue and self._queue[0].fits(like) else None
+    def take(self) -> _Wanted | None:
+        """Return what is to be fetched next; None where there is nothing, and then the thread ends."""
+        with self._changed:
             if self._queue and self._threads <= self._run.small_slots.total_tokens:
                 return self._queue.popleft()
             self._threads -= 1
             return None
 
+    def take_behind(self, before: _Wanted, wait_s: float = 0.0) -> _Wanted | None:
+        """Return what may be asked for behind another, perhaps after a wait; None where there is nothing for now."""
+        with self._changed:
+            if wait_s and not self._queue and not self._fed and self._threads <= self._run.small_slots.total_tokens:
+                self._changed.wait(wait_s)
+            return self._queue.popleft() if self._queue and self._queue[0].fits(before) else None
+
     def give_back(self, lost: list[_Wanted]) -> None:
         """Have these fetched one by one."""
         for one in lost:
             one.alone = True
-        with self._lock:
+        with self._changed:
             self._queue.extendleft(reversed(lost))
 
 
@@ -162,16 +173,23 @@ class _Thread:
         client = first.supplier.means.client
         try:
             with client.open(self._run.manifest, first.file, None, first.span) as body:
-                self._ask_ahead(body, first, under_way=0)
-                self._came(first, self._read(body, first))
-                while self._asked:
+                wanted = first
+                while True:
+                    self._ask_ahead(body, wanted, under_way=len(self._asked) - (wanted is not first))
+                    content = self._read(body, wanted)
+                    if wanted is not first:
+                        self._asked.remove(wanted)
+                    self._came(wanted, content)
+                    if not self._asked:
+                        self._ask_ahead(body, wanted, under_way=0, wait_s=_HELD_FOR_S)
+                    if not self._asked:
+                        self._tell()
+                        self._ask_ahead(body, wanted, under_way=0, wait_s=_LINGER_S)
+                    if not self._asked:
+                        break
                     if not body.advance():
                         return
                     wanted = next(one for one in self._asked if one.file is body.file)
-                    self._ask_ahead(body, wanted, under_way=len(self._asked) - 1)
-                    content = self._read(body, wanted)
-                    self._asked.remove(wanted)
-                    self._came(wanted, content)
                 body.finish()
         except TransferError as error:
             # Of those that were asked for behind it nothing is known. Where all bytes came and more behind them, the
@@ -179,19 +197,19 @@ class _Thread:
             if first.came is None:
                 self._came(first, error.failure)
 
-    def _ask_ahead(self, body: Body, last: _Wanted, under_way: int) -> None:
+    def _ask_ahead(self, body: Body, last: _Wanted, under_way: int, wait_s: float = 0.0) -> None:
         if not body.takes_others:
             return
         client = last.supplier.means.client
         most = _MOST_AHEAD if client.round_trip_s > _FAR_S else _NEAR_AHEAD
         left = _MOST_BYTES_AHEAD - sum(one.file.size for one in self._asked)
         while under_way < most and left > 0 and body.can_ask_ahead:
-            wanted = self._files.take(like=last)
+            wanted = self._files.take_behind(last, wait_s)
             if wanted is None:
                 return
             self._asked.append(wanted)
             left -= wanted.file.size
-            under_way += 1
+            under_way, wait_s = under_way + 1, 0.0
             body.ask_ahead(wanted.span, wanted.file, client.url_of(self._run.manifest, wanted.file))
 
     def _read(self, body: Body, wanted: _Wanted) -> bytes:

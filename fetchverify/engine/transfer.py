@@ -170,11 +170,13 @@ class Transfer:
             middling = [fetch for fetch in small if fetch.size > _QUITE_SMALL]
             if middling:
                 small = [fetch for fetch in small if fetch.size <= _QUITE_SMALL]
-            fetch_small = functools.partial(self._small, SmallFiles(self.run, group))
+            files = SmallFiles(self.run, group)
+            fetch_small = functools.partial(self._small, files)
             largest = max((fetch.size for fetch in small), default=1)
             at_once = min(_MOST_SMALL_AT_ONCE, max(_LEAST_SMALL_AT_ONCE, _SMALL_IN_MEMORY // max(1, largest)))
             await _each(fetch_small, _emptied(small), at_once=at_once, group=group)
             await _each(fetch_small, _emptied(middling), at_once=_MIDDLING_AT_ONCE, group=group)
+            files.close()
             await _each(self._large, large, at_once=max(_LARGE_AT_ONCE, self._cores), group=group)
 
     async def _small(self, files: SmallFiles, fetch: Fetch) -> None:

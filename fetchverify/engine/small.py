@@ -25,7 +25,6 @@ from fetchverify.net.transport import Body, TransferError
 
 # Requests that one connection has under way, on a line whose round trip is worth hiding; and bytes behind them.
 _MOST_AHEAD, _NEAR_AHEAD = 4, 1
-_FAR_S = 0.005
 _MOST_BYTES_AHEAD = 256 * 1024
 # What came is told to the loop together: it is woken seldom, and publishes several in one go.
 _HELD_AT_MOST, _HELD_FOR_S = 8, 0.02
@@ -111,7 +110,7 @@ class SmallFiles:
             self._queue.append(wanted)
             self._changed.notify()
             # Where those that are at work keep up, another would only take their time.
-            most = self._run.small_slots.total_tokens // (1 if supplier.means.client.round_trip_s > _FAR_S else 2)
+            most = self._run.small_slots.total_tokens // (1 if supplier.means.client.is_far else 2)
             one_more = self._threads < max(1, most) and len(self._queue) > self._threads // 2
             self._threads += one_more
         if one_more:
@@ -201,7 +200,7 @@ class _Thread:
         if not body.takes_others:
             return
         client = last.supplier.means.client
-        most = _MOST_AHEAD if client.round_trip_s > _FAR_S else _NEAR_AHEAD
+        most = _MOST_AHEAD if client.is_far else _NEAR_AHEAD
         left = _MOST_BYTES_AHEAD - sum(one.file.size for one in self._asked)
         while under_way < most and left > 0 and body.can_ask_ahead:
             wanted = self._files.take_behind(last, wait_s)

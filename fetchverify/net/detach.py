@@ -16,12 +16,14 @@ import importlib
 import re
 import socket
 import ssl
+import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
@@ -48,6 +50,12 @@ _CLOSES = re.compile(rb"\r\nconnection[ \t]*:[^\r\n]*\bclose\b", re.IGNORECASE)
 _RANGE = re.compile(rb"\r\nrange:[^\r\n]*", re.IGNORECASE)
 _IF_RANGE = re.compile(rb"\r\nif-range:", re.IGNORECASE)
 _TARGET = re.compile(rb"\AGET (/[!-~]*) (?=HTTP/1\.1\r\n)")
+# A reader is woken as often as this at the most, and for so many bytes at the most: 16 threads that are woken for every
+# segment of TCP spend as much time on that as on the bytes.
+_WAKE_EVERY_S, _FIRST_TO_WAKE, _MOST_TO_WAKE = 0.008, 8 * 1024, 256 * 1024
+_LEAST_MEASURED = 16 * 1024
+_LONGEST_RECORD = 17 * 1024
+_CAN_WAIT_FOR_MORE = sys.platform == "linux"
 # `fill` gives back what it has after this long, so that slow lines show progress and lose little when they break.
 PATIENCE_S = 0.5
 
@@ -69,6 +77,8 @@ class DetachedBody:
         self._begun = memoryview(begun)
         self._sock = sock
         self._read = _reader(sock)
+        # What OpenSSL read of a record without being able to give it out does not come again.
+        self._held = _LONGEST_RECORD if isinstance(sock, ssl.SSLSocket) else 0
         self._timeout = timeout
         self.left = length
 
@@ -84,22 +94,36 @@ class DetachedBody:
             done = min(want, len(self._begun))
             into[:done] = self._begun[:done]
             self._begun = self._begun[done:]
-        if done < want:
-            self._sock.settimeout(self._timeout)
-        until = time.monotonic() + PATIENCE_S
+        began, begun = time.monotonic(), done
         try:
             while done < want:
-                count = self._read(into[done:want])
+                count = self._read_some(into[done:want], self.left - done)
                 if count == 0:
                     raise BodyEnded
                 done += count
-                if time.monotonic() > until:
+                if time.monotonic() > began + PATIENCE_S:
                     break
         except (OSError, BodyEnded):
             if not done:
                 raise
+        if done - begun > _LEAST_MEASURED:
+            rate = (done - begun) / max(time.monotonic() - began, 1e-6)
+            self.stream.wake_at = min(_MOST_TO_WAKE, int(rate * _WAKE_EVERY_S))
         self.left -= done
         return done
+
+    def _read_some(self, into: memoryview, left: int) -> int:
+        """Read once, when a good piece of what is `left` has come, or after a while whatever has."""
+        enough = min(self.stream.wake_at, left - self._held)
+        if self.stream.set_wake_at(self._sock, enough):
+            self._sock.settimeout(PATIENCE_S)
+            try:
+                return int(self._read(into))
+            except TimeoutError:
+                self.stream.wake_at = 1
+                self.stream.set_wake_at(self._sock, 1)
+        self._sock.settimeout(self._timeout)
+        return int(self._read(into))
 
 
 def _reader(sock: socket.socket) -> Any:
@@ -125,13 +149,26 @@ class _Marks(threading.local):
     Attributes:
         wanted: of this thread.
         streams: of all threads; every connection that is not forgotten yet, guarded by `lock`.
+        way: of all threads.
     """
 
     wanted = False
 
-    def __init__(self, streams: weakref.WeakSet[_Stream], lock: threading.Lock) -> None:
+    def __init__(self, streams: weakref.WeakSet[_Stream], lock: threading.Lock, way: Way) -> None:
         self.streams = streams
         self.lock = lock
+        self.way = way
+
+
+@dataclass(slots=True)
+class Way:
+    """What is known of the way to the server.
+
+    Attributes:
+        far: bytes come by and by, and a reader that keeps up is woken for each few of them.
+    """
+
+    far: bool = False
 
 
 class Head(NamedTuple):
@@ -147,6 +184,7 @@ class _Stream(httpcore.NetworkStream):
     Attributes:
         body: what was hidden last.
         asked_ahead: how many answers follow that the parser knows nothing of.
+        wake_at: how many bytes are worth being woken for, at the speed of this connection.
     """
 
     def __init__(self, inner: httpcore.NetworkStream, marks: _Marks) -> None:
@@ -156,6 +194,8 @@ class _Stream(httpcore.NetworkStream):
         self._request = b""
         self._stays = False
         self._surplus = b""
+        self._wakes_at = 1
+        self.wake_at = _FIRST_TO_WAKE
         self.asked_ahead = 0
         self.body: DetachedBody | None = None
         with marks.lock:
@@ -164,6 +204,17 @@ class _Stream(httpcore.NetworkStream):
     def abort(self) -> None:
         """Make a read or write under way in another thread fail at once."""
         shut_down(self._inner.get_extra_info("socket"))
+
+    def set_wake_at(self, sock: socket.socket, count: int) -> bool:
+        """Have the kernel wake a reader when so many bytes came, which must be sure to come; return whether it does.
+
+        Source: socket(7), `SO_RCVLOWAT`; Linux heeds it in `poll` since 2.6.28.
+        """
+        count = max(1, count) if self._marks.way.far else 1
+        if count != self._wakes_at and _CAN_WAIT_FOR_MORE:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self._wakes_at = count
+        return self._wakes_at > 1
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self.asked_ahead or (self.body is not None and self.body.left):
@@ -175,11 +226,17 @@ class _Stream(httpcore.NetworkStream):
         self._inner.write(buffer, timeout)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self._wake_at_once()
         if not self._awaits_head:
             return self._inner.read(max_bytes, timeout)
         self._awaits_head = False
         read, start, stop = self._read_head(timeout)
         return self._hide(read, start, stop, timeout) if stop else read
+
+    def _wake_at_once(self) -> None:
+        """Have the next read return what comes first: nobody knows how much there will be."""
+        if self._wakes_at > 1:
+            self.set_wake_at(self._inner.get_extra_info("socket"), 1)
 
     def _read_head(self, timeout: float | None) -> tuple[bytes, int, int]:
         """Return what came, and where the final head lies in it; it ends at 0 where none came."""
@@ -257,6 +314,7 @@ class _Stream(httpcore.NetworkStream):
             The head; None where the connection ended before its first byte, as a server may do at any time.
         """
         self.body = None
+        self._wake_at_once()
         with _translated():
             read, start, stop = self._read_head(timeout)
         if not read:
@@ -302,6 +360,9 @@ class _Backend(httpcore.NetworkBackend):
 class DirectTransport(httpx.BaseTransport):
     """Direct HTTP/1.1 connections; `detached_body` finds the body of a response to a marked request.
 
+    Attributes:
+        way: to be filled in by whoever measures it.
+
     Each connection is a pool of its own, used by one request at a time, the one that was used last first. httpcore's
     pool looks at all of its connections for every request, under one lock: 32 threads that fetch small files would
     spend two thirds of their time on that.
@@ -311,7 +372,8 @@ class DirectTransport(httpx.BaseTransport):
         self._trust = ssl_context
         self._streams: weakref.WeakSet[_Stream] = weakref.WeakSet()
         self._lock = threading.Lock()
-        self._marks = _Marks(self._streams, self._lock)
+        self.way = Way()
+        self._marks = _Marks(self._streams, self._lock, self.way)
         self._free: dict[tuple[bytes, bytes, int | None], deque[httpcore.ConnectionPool]] = {}
         self._all: list[httpcore.ConnectionPool] = []
 

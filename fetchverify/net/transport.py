@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MAX_REDIRECTS = 10
+_FAR_S = 0.005
 _MOST_DRAINED = 64 << 10
 # So many requests in a row that were sent ahead and never answered: this server, or what is before it, does not do it.
 _MOST_LOST_AHEAD = 3
@@ -320,6 +321,11 @@ class ByteClient:
         self._lost_ahead = 0
 
     @property
+    def is_far(self) -> bool:
+        """True where a round trip is worth hiding."""
+        return self.round_trip_s > _FAR_S
+
+    @property
     def silence_s(self) -> float:
         """Seconds for which a connection is silent between two ranges; a round trip where none is asked for ahead."""
         return self.round_trip_s if self._silence_s is None or not self.asks_ahead else self._silence_s
@@ -497,6 +503,7 @@ class ByteClient:
         with self._lock:
             if waiting.took_s:
                 self.round_trip_s = min(self.round_trip_s or waiting.took_s, waiting.took_s)
+                self._direct.way.far = self.is_far
             self._open.add(response)
         try:
             yield response

@@ -12,7 +12,6 @@ import anyio.to_thread
 from fetchverify import events
 from fetchverify.core.manifest import Manifest, RemoteFile, RepoKind, RepoPath, RepoRef
 from fetchverify.core.paths import case_collisions
-from fetchverify.core.pins import Pin, hold_to
 from fetchverify.core.plan import Plan, Seen, plan_fetch
 from fetchverify.core.reference import parse_reference
 from fetchverify.core.report import Outcome, OutcomeKind, Report
@@ -32,6 +31,9 @@ from fetchverify.store.layout import Layout
 
 if TYPE_CHECKING:
     from fetchverify.core.diagnosis.findings import Finding
+    from fetchverify.core.pins import Pin
+
+_PERHAPS_WEIGHTS = (".safetensors", ".gguf", ".pth", ".bin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,14 +180,19 @@ async def _broken_there(
     """Return what is broken in the repo itself; its bytes were proved, so getting them again would not help."""
     if not options.doctor or manifest.ref.kind != "model":
         return ()
-    from fetchverify.engine.examine import broken_weights
-
     # What lay there before was said when it was published.
     published = [
         outcome.path
         for outcome in outcomes
-        if outcome.kind.exit_code is ExitCode.CLEAN and outcome.kind is not OutcomeKind.KEPT
+        if outcome.path.endswith(_PERHAPS_WEIGHTS)
+        and outcome.kind.exit_code is ExitCode.CLEAN
+        and outcome.kind is not OutcomeKind.KEPT
     ]
+    if not published:
+        return ()
+    # Imported only here: it knows every format of weights.
+    from fetchverify.engine.examine import broken_weights
+
     return await anyio.to_thread.run_sync(broken_weights, target, published, abandon_on_cancel=True)
 
 
@@ -214,6 +221,8 @@ async def _pinned(
     options: GetOptions, pin: Pin, endpoint: Endpoint, layout: Layout, emit: events.Emit
 ) -> tuple[Manifest, int]:
     """Return what was pinned, after the Hub (or its listing on this disk) was held to it."""
+    from fetchverify.core.pins import hold_to
+
     ref = replace(pin.ref, revision=pin.commit)
     if options.offline:
         files = layout.read_tree(pin.commit)

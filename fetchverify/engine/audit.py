@@ -6,17 +6,20 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from fetchverify.core.blocks import BlockMap
-from fetchverify.core.facts import Answer, Question
 from fetchverify.core.manifest import Digest
-from fetchverify.engine.answering import Work
 from fetchverify.engine.hashing import BUFFER_SIZE, new_hash
 from fetchverify.errors import ungrouped
+
+if TYPE_CHECKING:
+    from fetchverify.core.blocks import BlockMap
+    from fetchverify.core.facts import Answer, Question
+    from fetchverify.engine.answering import Work
 
 _TELL_EVERY_S = 0.1
 
@@ -63,6 +66,8 @@ class Auditor:
             done: called in a thread with each answer.
             tell: called on the event loop now and then, with the files and bytes that are done.
         """
+        from fetchverify.engine.answering import Work  # not for `get`, which asks nothing
+
         ordered = sorted(questions, key=lambda question: -question.state.st_size)
         work = Work(
             ordered,

@@ -133,7 +133,9 @@ class SmallFiles:
     def take_behind(self, before: _Wanted, wait_s: float = 0.0) -> _Wanted | None:
         """Return what may be asked for behind another, perhaps after a wait; None where there is nothing for now."""
         with self._changed:
-            if wait_s and not self._queue and not self._fed and self._threads <= self._run.small_slots.total_tokens:
+            if self._threads > self._run.small_slots.total_tokens:
+                return None
+            if wait_s and not self._queue and not self._fed:
                 self._changed.wait(wait_s)
             return self._queue.popleft() if self._queue and self._queue[0].fits(before) else None
 
@@ -179,12 +181,7 @@ class _Thread:
                     if wanted is not first:
                         self._asked.remove(wanted)
                     self._came(wanted, content)
-                    if not self._asked:
-                        self._ask_ahead(body, wanted, under_way=0, wait_s=_HELD_FOR_S)
-                    if not self._asked:
-                        self._tell()
-                        self._ask_ahead(body, wanted, under_way=0, wait_s=_LINGER_S)
-                    if not self._asked:
+                    if not self._asked and not self._linger(body, wanted):
                         break
                     if not body.advance():
                         return
@@ -195,6 +192,15 @@ class _Thread:
             # digest tells whether they are the file.
             if first.came is None:
                 self._came(first, error.failure)
+
+    def _linger(self, body: Body, last: _Wanted) -> bool:
+        """Wait for another file to ask for; False where none comes."""
+        for wait_s in (_HELD_FOR_S, _LINGER_S):
+            self._ask_ahead(body, last, under_way=0, wait_s=wait_s)
+            if self._asked:
+                return True
+            self._tell()
+        return False
 
     def _ask_ahead(self, body: Body, last: _Wanted, under_way: int, wait_s: float = 0.0) -> None:
         if not body.takes_others:
@@ -209,7 +215,10 @@ class _Thread:
             self._asked.append(wanted)
             left -= wanted.file.size
             under_way, wait_s = under_way + 1, 0.0
-            body.ask_ahead(wanted.span, wanted.file, client.url_of(self._run.manifest, wanted.file))
+            try:
+                body.ask_ahead(wanted.span, wanted.file, client.url_of(self._run.manifest, wanted.file))
+            except TransferError:
+                return  # what came before is read all the same; `advance` will say the rest
 
     def _read(self, body: Body, wanted: _Wanted) -> bytes:
         size, pace = wanted.file.size, wanted.supplier.means.pace
@@ -226,7 +235,8 @@ class _Thread:
         if not self._held:
             self._since = now
         self._held.append(wanted)
-        if len(self._held) >= _HELD_AT_MOST or now - self._since > _HELD_FOR_S:
+        many = len(self._held) >= _HELD_AT_MOST or now - self._since > _HELD_FOR_S
+        if many or wanted.supplier.means.client.is_far:  # the next may take long
             self._tell()
 
     def _tell(self) -> None:

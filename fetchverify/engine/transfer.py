@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.abc
@@ -23,7 +23,6 @@ from fetchverify.core.report import Outcome, OutcomeKind
 from fetchverify.core.retry import Failure, Reason
 from fetchverify.engine.hashing import new_hash
 from fetchverify.engine.large import LargeFile
-from fetchverify.engine.opinion import Opinion, SecondOpinion
 from fetchverify.engine.publish import Publisher
 from fetchverify.engine.run import Run, TransferOptions
 from fetchverify.engine.small import SmallFiles
@@ -35,6 +34,9 @@ from fetchverify.net.wire import Endpoint, access_hint
 from fetchverify.store.disk import Disk
 from fetchverify.store.layout import Layout
 from fetchverify.store.partial import Partial
+
+if TYPE_CHECKING:
+    from fetchverify.engine.opinion import Opinion
 
 T = TypeVar("T")
 
@@ -274,6 +276,8 @@ class Transfer:
                 self._shown[large] = (-1, -1)
                 digest = await large.run(self.run.options.connections)
             if digest not in (None, file.digest.hex) and self.run.suppliers.several:
+                from fetchverify.engine.opinion import SecondOpinion
+
                 opinion = await SecondOpinion(self.run, file, partial, self._disk, large.choice, large.came).ask()
                 digest = file.digest.hex if opinion.proved else digest
             if digest == file.digest.hex:

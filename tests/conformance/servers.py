@@ -93,7 +93,7 @@ def scripted(*answers: Answer, tls: ssl.SSLContext | None = None) -> Iterator[Sc
         if tls is not None:
             sock = tls.wrap_socket(sock, server_side=True)
         with sock:
-            while head := read_head(sock):
+            for head in heads_of(sock):
                 with lock:
                     seen.heads.append(head)
                     answer = left.pop(0) if left else None
@@ -104,6 +104,19 @@ def scripted(*answers: Answer, tls: ssl.SSLContext | None = None) -> Iterator[Sc
     with listening(handle) as port:
         seen.port = port
         yield seen
+
+
+def heads_of(sock: socket.socket) -> Iterator[bytes]:
+    """Yield the heads of requests without bodies, also where several come at once, until the peer hangs up."""
+    rest = b""
+    while True:
+        while b"\r\n\r\n" in rest:
+            head, _, rest = rest.partition(b"\r\n\r\n")
+            yield head + b"\r\n\r\n"
+        piece = sock.recv(65536)
+        if not piece:
+            return
+        rest += piece
 
 
 def read_head(sock: socket.socket) -> bytes:

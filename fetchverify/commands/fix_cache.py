@@ -18,8 +18,9 @@ from fetchverify.commands.garbage import without_collector
 from fetchverify.commands.purging import purge
 from fetchverify.commands.verify import Job, Verification, VerifyOptions
 from fetchverify.core.facts import CacheFacts
-from fetchverify.core.findings import Finding, Kind, Rank, judge_store
+from fetchverify.core.findings import Finding, Kind, Rank
 from fetchverify.core.fixed import FixedPlace, FixReport
+from fetchverify.core.judging.store import judge_store
 from fetchverify.core.manifest import Manifest, RemoteFile, RepoKind, RepoRef
 from fetchverify.core.plan import Plan, plan_fetch
 from fetchverify.core.purge import PurgeOptions

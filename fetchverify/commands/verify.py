@@ -26,16 +26,11 @@ from fetchverify.commands.truth import (
     truth_about_folder,
 )
 from fetchverify.core.facts import Answer, CacheFacts, Evidence, FolderFacts, How, Promised, Promises, Question
-from fetchverify.core.findings import (
-    Verdict,
-    cache_questions,
-    everything,
-    folder_questions,
-    judge_cache,
-    judge_contents,
-    judge_folder,
-    judge_store,
-)
+from fetchverify.core.findings import Verdict
+from fetchverify.core.judging.cache import judge_cache, judge_contents
+from fetchverify.core.judging.folder import judge_folder
+from fetchverify.core.judging.questions import cache_questions, everything, folder_questions
+from fetchverify.core.judging.store import judge_store
 from fetchverify.core.manifest import Digest, RepoKind, RepoRef
 from fetchverify.core.reference import is_path, parse_reference
 from fetchverify.core.retry import PATIENT, patience

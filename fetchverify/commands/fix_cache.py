@@ -16,7 +16,9 @@ import anyio.to_thread
 from fetchverify import events
 from fetchverify.commands.garbage import without_collector
 from fetchverify.commands.purging import purge
-from fetchverify.commands.verify import Job, Verification, VerifyOptions
+from fetchverify.commands.verification import Job
+from fetchverify.commands.verifycache import CacheVerification
+from fetchverify.commands.verifyoptions import VerifyOptions
 from fetchverify.core.facts import CacheFacts
 from fetchverify.core.findings import Finding, Kind, Rank
 from fetchverify.core.fixed import FixedPlace, FixReport
@@ -134,7 +136,7 @@ class _Fix:
             network=network,
         )
 
-    def _verification(self) -> Verification:
+    def _verification(self) -> CacheVerification:
         options = self._options
         given = VerifyOptions(
             all=True,
@@ -145,9 +147,9 @@ class _Fix:
             blocks_first=not options.deep,
             retries=options.retries,
         )
-        return Verification(given, self._emit)
+        return CacheVerification(given, self._emit)
 
-    def _folders(self, cache_dir: Path, verification: Verification) -> list[str]:
+    def _folders(self, cache_dir: Path, verification: CacheVerification) -> list[str]:
         there = repo_folders(cache_dir)
         if not self._options.repos:
             return there
@@ -164,7 +166,7 @@ class _Fix:
             found.append(folder)
         return list(dict.fromkeys(found))
 
-    async def _look(self, verification: Verification, cache_dir: Path, folder: str) -> _Repo:
+    async def _look(self, verification: CacheVerification, cache_dir: Path, folder: str) -> _Repo:
         job = await verification.survey_repo(cache_dir, folder)
         await verification.measure([job])
         place = await anyio.to_thread.run_sync(verification.judge_repo, job)
@@ -176,7 +178,7 @@ class _Fix:
 
     # -- one repo -----------------------------------------------------------------------------------------------
 
-    async def _fix(self, verification: Verification, cache_dir: Path, repo: _Repo) -> FixedPlace:
+    async def _fix(self, verification: CacheVerification, cache_dir: Path, repo: _Repo) -> FixedPlace:
         repair = repo.repair
         name = repo.place.repo_id or repo.folder
         if not self._options.dry_run and not repair.steps and repair.left:
@@ -240,7 +242,7 @@ class _Fix:
         with repo.cache.lock_name(etag, timeout_s=0):
             return mender.remove(step.key)
 
-    async def _restore(self, verification: Verification, repo: _Repo, mender: Mender) -> None:
+    async def _restore(self, verification: CacheVerification, repo: _Repo, mender: Mender) -> None:
         wanted: defaultdict[str, set[str]] = defaultdict(set)
         for step in repo.repair.of(Act.RESTORE):
             assert step.commit is not None
@@ -269,7 +271,7 @@ class _Fix:
                 await anyio.to_thread.run_sync(self._disk.make_dirs, repo.cache.root / "snapshots")
                 repo.done.append(step)
 
-    async def _manifest(self, verification: Verification, repo: _Repo, commit: str) -> Manifest | None:
+    async def _manifest(self, verification: CacheVerification, repo: _Repo, commit: str) -> Manifest | None:
         identity = repo.job.identity.repo
         if identity is None:
             return None
@@ -281,7 +283,7 @@ class _Fix:
         return None if files is None else Manifest(ref=ref, commit=commit, files=files)  # type: ignore[arg-type]
 
     async def _publish(
-        self, verification: Verification, repo: _Repo, manifest: Manifest, files: Sequence[RemoteFile]
+        self, verification: CacheVerification, repo: _Repo, manifest: Manifest, files: Sequence[RemoteFile]
     ) -> None:
         """Publish these paths again: linked, from good blocks, or fetched."""
         from fetchverify.engine.transfer import Transfer
@@ -360,7 +362,7 @@ class _Fix:
         if os.path.lexists(repo.cache.root / "snapshots" / commit):
             mender.remove_empty(f"snapshots/{commit}")
 
-    async def _ask_anew(self, verification: Verification, repo: _Repo) -> None:
+    async def _ask_anew(self, verification: CacheVerification, repo: _Repo) -> None:
         """Give refs without a commit what they name today, where that is here; else they go."""
         for step in repo.repair.of(Act.ASK_ANEW):
             commit = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fetchverify.commands import verify as room
+from fetchverify.commands import verifycache as room
 from fetchverify.core.facts import CacheFacts, How
 from fetchverify.core.findings import Rank, Verdict
 from fetchverify.core.judging.cache import judge_contents

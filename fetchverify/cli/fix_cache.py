@@ -110,10 +110,11 @@ def command(
     from huggingface_hub import constants
 
     from fetchverify.commands import fix_cache
+    from fetchverify.commands.fixing import FixOptions
     from fetchverify.core.purge import PurgeOptions
     from fetchverify.sinks import fixed
 
-    options = fix_cache.FixOptions(
+    options = FixOptions(
         repos=repos,
         token=token,
         offline=offline or constants.HF_HUB_OFFLINE,

@@ -102,12 +102,11 @@ def command(
     from huggingface_hub import constants
 
     from fetchverify.commands import verify
+    from fetchverify.commands.verifyoptions import VerifyOptions
 
     rest["doctor"] = not rest.pop("no_doctor")
     offline = offline or constants.HF_HUB_OFFLINE
-    options = verify.VerifyOptions(
-        token=token, offline=offline, details=as_json or verbose or (offline and not quiet), **rest
-    )
+    options = VerifyOptions(token=token, offline=offline, details=as_json or verbose or (offline and not quiet), **rest)
     report = voice.run(lambda emit: verify.run(options, emit))
     return tell_report(report, voice, quiet=quiet, every=verbose)
 

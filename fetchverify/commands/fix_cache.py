@@ -2,66 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
 from fetchverify import events
+from fetchverify.commands.fixing import FixOptions, Repo
+from fetchverify.commands.fixrestore import Restorer
+from fetchverify.commands.fixsteps import SmallSteps
+from fetchverify.commands.fixstore import SharedStore
 from fetchverify.commands.garbage import without_collector
 from fetchverify.commands.purging import purge
-from fetchverify.commands.verify import Job, Verification, VerifyOptions
+from fetchverify.commands.verifycache import CacheVerification
+from fetchverify.commands.verifyoptions import VerifyOptions
 from fetchverify.core.facts import CacheFacts
-from fetchverify.core.findings import Finding, Kind, Rank, judge_store
+from fetchverify.core.findings import Finding, Rank
 from fetchverify.core.fixed import FixedPlace, FixReport
-from fetchverify.core.manifest import Manifest, RemoteFile, RepoKind, RepoRef
-from fetchverify.core.plan import Plan, plan_fetch
-from fetchverify.core.purge import PurgeOptions
 from fetchverify.core.reference import parse_reference
-from fetchverify.core.repair import Act, Repair, Step, good_blobs, plan_repair
-from fetchverify.core.report import Outcome
-from fetchverify.core.retry import PATIENT, patience
-from fetchverify.core.verified import Place
-from fetchverify.engine.run import TransferOptions
-from fetchverify.errors import AbsentError, DiskError, ExitCode, FetchverifyError, LockedError
-from fetchverify.store import sharedblobs
+from fetchverify.core.repair import Step, plan_repair
+from fetchverify.errors import AbsentError, DiskError, ExitCode
 from fetchverify.store.area import Area
-from fetchverify.store.blockmap import load_block_map
 from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache, repo_folder_name
-from fetchverify.store.mending import Mender, seed_partial
-from fetchverify.store.survey import repo_folders, survey_store
-
-if TYPE_CHECKING:
-    from fetchverify.engine.transfer import Transfer
-
-_OWNER_READS = 0o400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FixOptions:
-    """What `fetchverify fix-cache` was asked for; None means "as the hub client does"."""
-
-    repos: tuple[str, ...] = ()
-    repo_type: RepoKind | None = None
-    cache_dir: Path | None = None
-    endpoint: str | None = None
-    token: str | None = None
-    offline: bool = False
-    dry_run: bool = False
-    deep: bool = False
-    connections: int = 16
-    limit_rate: int | None = None
-    retries: int = PATIENT.attempts
-    lock_timeout_s: float | None = None
-    purge: PurgeOptions = field(default_factory=PurgeOptions)
-    empty_quarantine: bool = False
+from fetchverify.store.mending import Mender
+from fetchverify.store.survey import repo_folders
 
 
 async def run(options: FixOptions, emit: events.Emit) -> FixReport:
@@ -73,25 +40,6 @@ async def run(options: FixOptions, emit: events.Emit) -> FixReport:
     return await _Fix(options, emit).run()
 
 
-@dataclass(slots=True, kw_only=True)
-class _Repo:
-    """One repo between its survey and its end."""
-
-    folder: str
-    cache: HubCache
-    job: Job
-    place: Place
-    repair: Repair
-    done: list[Step] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    @property
-    def facts(self) -> CacheFacts:
-        assert isinstance(self.job.facts, CacheFacts)
-        return self.job.facts
-
-
 class _Fix:
     """One run's state."""
 
@@ -99,8 +47,9 @@ class _Fix:
         self._options = options
         self._emit = emit
         self._disk = Disk()
-        self._fetched = self._freed = self._requests = 0
-        self._mended: set[str] = set()  # payloads of the shared store
+        self._steps = SmallSteps(self._disk)
+        self._restorer = Restorer(options, self._disk, emit)
+        self._store = SharedStore(self._disk)
 
     async def run(self) -> FixReport:
         from huggingface_hub import constants
@@ -115,25 +64,27 @@ class _Fix:
                 network = _network(repos)
                 places: list[FixedPlace] = []
                 for seen in repos:
-                    stale = seen.repair.bad & self._mended
+                    stale = seen.repair.bad & self._store.mended
                     repo = await self._look(verification, cache_dir, seen.folder) if stale else seen
                     places.append(await self._fix(verification, cache_dir, repo))
                 if not options.repos:
-                    places += await self._fix_store(cache_dir, [repo.facts for repo in repos])
-                self._requests += 0 if verification.hub is None else verification.hub.requests
+                    places += await self._store.fix(cache_dir, [repo.facts for repo in repos], dry_run=options.dry_run)
+                asked = 0 if verification.hub is None else verification.hub.requests
+        freed = self._steps.freed
         if options.purge.asked or options.empty_quarantine:
-            places = await self._purge(cache_dir, folders, places)
+            places, purged = await self._purge(cache_dir, folders, places)
+            freed += purged
         return FixReport(
             places=tuple(places),
             dry_run=options.dry_run,
-            bytes_fetched=self._fetched,
-            bytes_freed=self._freed,
+            bytes_fetched=self._restorer.fetched,
+            bytes_freed=freed,
             seconds=round(time.monotonic() - began, 3),
-            requests=self._requests,
+            requests=self._restorer.requests + asked,
             network=network,
         )
 
-    def _verification(self) -> Verification:
+    def _verification(self) -> CacheVerification:
         options = self._options
         given = VerifyOptions(
             all=True,
@@ -144,9 +95,9 @@ class _Fix:
             blocks_first=not options.deep,
             retries=options.retries,
         )
-        return Verification(given, self._emit)
+        return CacheVerification(given, self._emit)
 
-    def _folders(self, cache_dir: Path, verification: Verification) -> list[str]:
+    def _folders(self, cache_dir: Path, verification: CacheVerification) -> list[str]:
         there = repo_folders(cache_dir)
         if not self._options.repos:
             return there
@@ -163,7 +114,7 @@ class _Fix:
             found.append(folder)
         return list(dict.fromkeys(found))
 
-    async def _look(self, verification: Verification, cache_dir: Path, folder: str) -> _Repo:
+    async def _look(self, verification: CacheVerification, cache_dir: Path, folder: str) -> Repo:
         job = await verification.survey_repo(cache_dir, folder)
         await verification.measure([job])
         place = await anyio.to_thread.run_sync(verification.judge_repo, job)
@@ -171,11 +122,9 @@ class _Fix:
         repair = plan_repair(
             job.facts, place.verdict.findings, job.promised, job.answers, offline=verification.hub is None
         )
-        return _Repo(folder=folder, cache=HubCache(self._disk, cache_dir, folder), job=job, place=place, repair=repair)
+        return Repo(folder=folder, cache=HubCache(self._disk, cache_dir, folder), job=job, place=place, repair=repair)
 
-    # -- one repo -----------------------------------------------------------------------------------------------
-
-    async def _fix(self, verification: Verification, cache_dir: Path, repo: _Repo) -> FixedPlace:
+    async def _fix(self, verification: CacheVerification, cache_dir: Path, repo: Repo) -> FixedPlace:
         repair = repo.repair
         name = repo.place.repo_id or repo.folder
         if not self._options.dry_run and not repair.steps and repair.left:
@@ -183,10 +132,10 @@ class _Fix:
         if self._options.dry_run or not repair.steps:
             return _fixed(repo, name, repair.steps, repair.left)
         mender = Mender(self._disk, repo.cache.root, repo.cache.area, name)
-        await anyio.to_thread.run_sync(self._small_steps, repo, mender)
-        await self._restore(verification, repo, mender)
-        await self._ask_anew(verification, repo)
-        await anyio.to_thread.run_sync(self._mend_payloads, repo, mender)
+        await anyio.to_thread.run_sync(self._steps.take, repo, mender)
+        await self._restorer.restore(verification, repo, mender)
+        await self._steps.ask_anew(verification, repo)
+        await anyio.to_thread.run_sync(self._store.mend_payloads, repo, mender)
         # What is said to be mended was looked at again.
         again = await self._look(verification, cache_dir, repo.folder)
         left = [(finding, self._why(repo, finding)) for finding in again.place.verdict.of_rank(Rank.DAMAGE)]
@@ -196,7 +145,7 @@ class _Fix:
             await anyio.to_thread.run_sync(self._ask_the_disk, repo)
         return _fixed(repo, name, done, left)
 
-    def _ask_the_disk(self, repo: _Repo) -> None:
+    def _ask_the_disk(self, repo: Repo) -> None:
         """Raise `DiskError` where what is left is no damage, but a disk that died: to readers the two look alike."""
         if not repo.cache.area.is_dir():
             return  # nothing was ever written here
@@ -206,238 +155,16 @@ class _Fix:
             if not isinstance(error.__cause__, PermissionError):
                 raise
 
-    def _why(self, repo: _Repo, finding: Finding) -> str:
+    def _why(self, repo: Repo, finding: Finding) -> str:
         for known, why in repo.repair.left:
             if known.key == finding.key:
                 return why
         return repo.failed.get(finding.path) or repo.failed.get(finding.key) or "it could not be mended"
 
-    def _small_steps(self, repo: _Repo, mender: Mender) -> None:
-        """Do all that needs neither the network nor a listing."""
-        for step in repo.repair.steps:
-            with _Noting(repo, step):
-                match step.act:
-                    case Act.REMOVE:
-                        self._freed += self._remove(repo, mender, step)
-                    case Act.PERMIT:
-                        mender.permit(step.key, _OWNER_READS)
-                    case Act.SET_ASIDE:
-                        mender.set_aside(step.key, step.digest, step.kind.value)
-                    case Act.RESTORE:
-                        mender.clear(step.key)
-                        mender.clear(f"snapshots/{step.commit}/{step.path}")
-                        continue
-                    case _:
-                        continue
-                repo.done.append(step)
-
-    def _remove(self, repo: _Repo, mender: Mender, step: Step) -> int:
-        if step.kind is not Kind.INCOMPLETE:
-            return mender.remove(step.key)
-        # The hub's client holds this lock as long as it writes.
-        etag = step.key.rpartition("/")[2].partition(".")[0]
-        with repo.cache.lock_name(etag, timeout_s=0):
-            return mender.remove(step.key)
-
-    async def _restore(self, verification: Verification, repo: _Repo, mender: Mender) -> None:
-        wanted: defaultdict[str, set[str]] = defaultdict(set)
-        for step in repo.repair.of(Act.RESTORE):
-            assert step.commit is not None
-            wanted[step.commit].add(step.path)
-        rebuilt = {step.commit: step for step in repo.repair.of(Act.REBUILD) if step.commit is not None}
-        for commit in dict.fromkeys([*wanted, *rebuilt]):
-            manifest = await self._manifest(verification, repo, commit)
-            if manifest is None:
-                for path in wanted[commit]:
-                    repo.failed[path] = "what this commit holds is not known"
-                files: tuple[RemoteFile, ...] = ()
-            else:
-                files = tuple(file for file in manifest.files if file.path in wanted[commit])
-            if commit in rebuilt:
-                there = good_blobs(repo.facts, repo.job.answers)
-                known = () if manifest is None else manifest.files
-                files = tuple(file for file in known if file.path in wanted[commit] or file.digest.hex in there)
-            if manifest is not None and files:
-                await self._publish(verification, repo, manifest, files)
-            elif commit in rebuilt:
-                await anyio.to_thread.run_sync(self._forget_commit, repo, mender, commit)
-            if commit in rebuilt:
-                repo.done.append(rebuilt[commit])
-        for step in repo.repair.of(Act.REBUILD):
-            if step.commit is None:  # no folder of snapshots at all
-                await anyio.to_thread.run_sync(self._disk.make_dirs, repo.cache.root / "snapshots")
-                repo.done.append(step)
-
-    async def _manifest(self, verification: Verification, repo: _Repo, commit: str) -> Manifest | None:
-        identity = repo.job.identity.repo
-        if identity is None:
-            return None
-        ref = RepoRef(kind=identity[0], repo_id=identity[1], revision=commit)
-        if verification.hub is not None:
-            with suppress(AbsentError):
-                return await verification.hub.manifest(ref, cached_tree=repo.cache.read_tree)
-        files = await anyio.to_thread.run_sync(repo.cache.read_tree, commit)
-        return None if files is None else Manifest(ref=ref, commit=commit, files=files)  # type: ignore[arg-type]
-
-    async def _publish(
-        self, verification: Verification, repo: _Repo, manifest: Manifest, files: Sequence[RemoteFile]
-    ) -> None:
-        """Publish these paths again: linked, from good blocks, or fetched."""
-        from fetchverify.engine.transfer import Transfer
-        from fetchverify.net.wire import Endpoint
-
-        await anyio.to_thread.run_sync(repo.cache.begin, manifest)
-        await anyio.to_thread.run_sync(self._seed, repo)
-        seen = await anyio.to_thread.run_sync(repo.cache.observe, manifest, files)
-        plan = plan_fetch(files, seen, copies_cost_space=False, bad=repo.repair.bad)
-        endpoint = verification.endpoint or Endpoint.from_environment(self._options.endpoint, self._options.token)
-        self._tell_plan(plan, files)
-        transfer = Transfer(
-            manifest=manifest,
-            layout=repo.cache,
-            disk=self._disk,
-            endpoint=endpoint,
-            options=self._transfer_options(offline=verification.hub is None),
-            emit=self._emit,
-        )
-        outcomes = await transfer.execute(plan)
-        await anyio.to_thread.run_sync(repo.cache.finish, manifest)
-        self._note(repo, transfer, outcomes)
-
-    def _note(self, repo: _Repo, transfer: Transfer, outcomes: Iterable[Outcome]) -> None:
-        self._fetched += transfer.run.bytes_fetched
-        self._requests += transfer.run.requests
-        commit = transfer.run.manifest.commit
-        ended = {outcome.path: outcome for outcome in outcomes}
-        for outcome in ended.values():
-            if outcome.kind.exit_code is not ExitCode.CLEAN:
-                repo.failed[outcome.path] = outcome.detail or outcome.kind.value
-        repo.outcomes += ended.values()
-        for step in repo.repair.of(Act.RESTORE):
-            if step.commit == commit and step.path in ended and step.path not in repo.failed:
-                repo.done.append(step)
-
-    def _transfer_options(self, *, offline: bool) -> TransferOptions:
-        options = self._options
-        return TransferOptions(
-            connections=options.connections,
-            limit_rate=options.limit_rate,
-            patience=patience(options.retries),
-            lock_timeout_s=options.lock_timeout_s,
-            offline=offline,
-        )
-
-    def _tell_plan(self, plan: Plan, files: Sequence[RemoteFile]) -> None:
-        self._emit(
-            events.Planned(
-                files=len(files),
-                files_kept=len(plan.keeps),
-                files_linked=len(plan.links),
-                files_to_fetch=sum(len(fetch.files) for fetch in plan.fetches),
-                size=sum(file.size for file in files),
-                bytes_to_fetch=plan.bytes_to_fetch,
-                bytes_landed=sum(fetch.landed for fetch in plan.fetches),
-            )
-        )
-
-    def _seed(self, repo: _Repo) -> None:
-        """Take the good blocks of damaged blobs over: only the others have to be fetched."""
-        for step in repo.repair.of(Act.RESTORE):
-            if not step.blocks or step.digest is None or not step.key.startswith("blobs/"):
-                continue
-            blob = Path(os.path.realpath(repo.cache.root / step.key))
-            with suppress(OSError, LockedError):
-                block_map = load_block_map(repo.cache.area, step.digest, blob.stat().st_size)
-                if block_map is not None:
-                    seed_partial(self._disk, repo.cache.area, blob, step.digest, block_map, step.blocks)
-
-    def _forget_commit(self, repo: _Repo, mender: Mender, commit: str) -> None:
-        """Remove a snapshot in which there is nothing, and the refs that lead to it."""
-        for ref, named in repo.facts.refs.items():
-            if named == commit:
-                mender.remove(f"refs/{ref}")
-        if os.path.lexists(repo.cache.root / "snapshots" / commit):
-            mender.remove_empty(f"snapshots/{commit}")
-
-    async def _ask_anew(self, verification: Verification, repo: _Repo) -> None:
-        """Give refs without a commit what they name today, where that is here; else they go."""
-        for step in repo.repair.of(Act.ASK_ANEW):
-            commit = None
-            identity = repo.job.identity.repo
-            if verification.hub is not None and identity is not None:
-                revision = step.key.removeprefix("refs/")
-                with suppress(FetchverifyError):
-                    commit = await verification.hub.resolve_commit(
-                        RepoRef(kind=identity[0], repo_id=identity[1], revision=revision)
-                    )
-            place = repo.cache.root / step.key
-            with _Noting(repo, step):
-                if commit is not None and commit in repo.facts.snapshots:
-                    await anyio.to_thread.run_sync(self._disk.write_file, place, commit.encode())
-                else:
-                    await anyio.to_thread.run_sync(self._disk.unlink, place)
-                repo.done.append(step)
-
-    def _mend_payloads(self, repo: _Repo, mender: Mender) -> None:
-        """Put good bytes in the place of bad payloads of the shared store, for all repos that link to them."""
-        cache = repo.cache
-        for step in repo.repair.of(Act.RESTORE):
-            link = repo.facts.blob_links.get(step.key.removeprefix("blobs/"))
-            if link is None or link.where is None or link.where not in repo.repair.bad or step.digest is None:
-                continue
-            if link.where in self._mended:
-                continue
-            blob, payload = cache.blob(step.digest), Path(link.where)
-            good = cache.find_blob(step.digest)
-            if good is None or not good.proved or good.where != str(blob):
-                continue
-            if sharedblobs.replace(cache.cache_dir, payload.name, blob, good.size):
-                cache.proofs.add(step.digest, payload.lstat())
-                cache.proofs.flush()
-                self._mended.add(link.where)
-            else:
-                # Nobody must be linked to it any more.
-                mender.set_aside(os.path.relpath(payload, cache.root), step.digest, "a shared payload is corrupt")
-
-    # -- the shared store ---------------------------------------------------------------------------------------
-
-    async def _fix_store(self, cache_dir: Path, facts: list[CacheFacts]) -> list[FixedPlace]:
-        store = await anyio.to_thread.run_sync(survey_store, cache_dir)
-        findings = judge_store(store, facts).findings
-        empty = replace(facts[0], root=store.root) if facts else CacheFacts(root=store.root, now=time.time())
-        repair = plan_repair(empty, findings, {}, {})
-        if not repair.steps and not repair.left:
-            return []
-        if not self._options.dry_run:
-            await anyio.to_thread.run_sync(self._store_steps, cache_dir, repair)
-        return [
-            FixedPlace(
-                name="shared blobs",
-                repo_type=None,
-                target=store.root,
-                steps=tuple(repair.steps),
-                left=tuple(repair.left),
-            )
-        ]
-
-    def _store_steps(self, cache_dir: Path, repair: Repair) -> None:
-        mender = Mender(self._disk, cache_dir / "blobs", cache_dir / "blobs", "shared blobs")
-        for step in repair.steps:
-            key = os.path.relpath(cache_dir / step.key, cache_dir / "blobs")
-            match step.act:
-                case Act.PERMIT:
-                    mender.permit(key, _OWNER_READS)
-                case Act.CLOSE:
-                    mender.close(key)
-                case Act.MARK:
-                    mender.mark_store(cache_dir)
-                case Act.REFER:
-                    for user in step.names:
-                        sharedblobs.refer(cache_dir, step.key.rpartition("/")[2], user)
-
-    # -- purge --------------------------------------------------------------------------------------------------
-
-    async def _purge(self, cache_dir: Path, folders: list[str], places: list[FixedPlace]) -> list[FixedPlace]:
+    async def _purge(
+        self, cache_dir: Path, folders: list[str], places: list[FixedPlace]
+    ) -> tuple[list[FixedPlace], int]:
+        """Purge; return the places with what was taken from them, and the bytes that came free."""
         options = self._options
         found, freed = await anyio.to_thread.run_sync(
             lambda: purge(
@@ -449,38 +176,19 @@ class _Fix:
                 quarantine=options.empty_quarantine,
             )
         )
-        self._freed += freed
-        return [
+        purged = [
             replace(place, purged=tuple(one for one in found if one.folder == Path(place.target).name))
             for place in places
         ]
+        return purged, freed
 
 
-class _Noting:
-    """Notes that a step failed and goes on with the others; a full or failing disk ends the run."""
-
-    def __init__(self, repo: _Repo, step: Step) -> None:
-        self._repo, self._step = repo, step
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, LockedError):
-            self._repo.failed[self._step.key] = error.message
-            return True
-        if isinstance(error, DiskError) and isinstance(error.__cause__, PermissionError):
-            self._repo.failed[self._step.key] = error.message
-            return True
-        return False
-
-
-def _network(repos: Iterable[_Repo]) -> ExitCode:
+def _network(repos: Iterable[Repo]) -> ExitCode:
     troubles = (repo.job.truth.trouble for repo in repos)
     return next((trouble.exit_code for trouble in troubles if trouble is not None), ExitCode.CLEAN)
 
 
-def _fixed(repo: _Repo, name: str, steps: Iterable[Step], left: Iterable[tuple[Finding, str]]) -> FixedPlace:
+def _fixed(repo: Repo, name: str, steps: Iterable[Step], left: Iterable[tuple[Finding, str]]) -> FixedPlace:
     return FixedPlace(
         name=name,
         repo_type=repo.place.repo_type,

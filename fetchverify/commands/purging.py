@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fetchverify.commands.truth import repo_of
 from fetchverify.core.facts import CacheFacts
-from fetchverify.core.findings import blob_behind
+from fetchverify.core.judging.links import blob_behind
 from fetchverify.core.manifest import Digest
 from fetchverify.core.purge import Purge, PurgeOptions, Revision, plan_purge
 from fetchverify.errors import LockedError

@@ -1,4 +1,4 @@
-"""Where the truth about what lies on disk comes from: the Hub, or what is here; judging is left to `core.findings`."""
+"""Where the truth about what lies on disk comes from: the Hub, or what is here; judging is left to `core.judging`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ select     which of a repo's files are wanted         plan       what to do abou
 blocks     tiling, journal records                    tickets    which blocks to ask for next
 flow       how many connections, which to give up     retry      what follows a failure
 lifecycle  the state table                            report     outcomes and the report
-diagnosis  what is wrong with a model folder
+diagnosis  what is wrong with a model folder          judging    rules over facts
 lineprobe  what was measured of a line, and the verdict
 pointer    LFS pointers                               gitindex   stat data in git's index
 gitremote  where a clone's LFS objects lie            gitglob    its patterns of paths

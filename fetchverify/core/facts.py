@@ -1,4 +1,4 @@
-"""What was seen on disk and what was promised; looking is left to `store.survey`, judging to `findings`.
+"""What was seen on disk and what was promised; looking is left to `store.survey`, judging to `core.judging`.
 
 Made for 100,000 names: a link is its text, a file a `State`, and nothing else is kept of either.
 """

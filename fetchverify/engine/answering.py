@@ -1,4 +1,4 @@
-"""Answers questions about files' bytes, in threads that share one list of work; asking is left to `core.findings`."""
+"""Answers questions about files' bytes, in threads that share one list of work; asking is left to `core.judging`."""
 
 from __future__ import annotations
 

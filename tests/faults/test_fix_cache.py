@@ -13,11 +13,12 @@ import anyio
 import pytest
 from huggingface_hub import HfApi, scan_cache_dir, snapshot_download
 
-from fetchverify.commands.fix_cache import FixOptions, run
+from fetchverify.commands.fix_cache import run
+from fetchverify.commands.fixing import FixOptions
 from fetchverify.commands.get import GetOptions
 from fetchverify.commands.get import run as get
-from fetchverify.commands.verify import VerifyOptions
 from fetchverify.commands.verify import run as verify
+from fetchverify.commands.verifyoptions import VerifyOptions
 from fetchverify.core.findings import Kind, Rank
 from fetchverify.core.fixed import FixReport
 from fetchverify.core.purge import PurgeOptions

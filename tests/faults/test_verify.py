@@ -14,7 +14,8 @@ from huggingface_hub import snapshot_download
 
 from fetchverify.commands.get import GetOptions
 from fetchverify.commands.get import run as get
-from fetchverify.commands.verify import VerifyOptions, run
+from fetchverify.commands.verify import run
+from fetchverify.commands.verifyoptions import VerifyOptions
 from fetchverify.core.facts import How
 from fetchverify.core.findings import Kind, Rank
 from fetchverify.core.verified import VerifyReport

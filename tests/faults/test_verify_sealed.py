@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from fetchverify.commands import verify as room
+from fetchverify.commands import verifycache as room
 from fetchverify.core.facts import CacheFacts, How
-from fetchverify.core.findings import Rank, Verdict, judge_contents
+from fetchverify.core.findings import Rank, Verdict
+from fetchverify.core.judging.cache import judge_contents
 from fetchverify.core.manifest import Digest
 from fetchverify.core.verified import VerifyReport
 from fetchverify.store.disk import Disk

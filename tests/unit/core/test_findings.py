@@ -24,18 +24,13 @@ from fetchverify.core.facts import (
     StoreFacts,
     Unfinished,
 )
-from fetchverify.core.findings import (
-    Kind,
-    Rank,
-    Verdict,
-    blob_behind,
-    blocks_text,
-    cache_questions,
-    folder_questions,
-    judge_cache,
-    judge_folder,
-    judge_store,
-)
+from fetchverify.core.findings import Kind, Rank, Verdict
+from fetchverify.core.judging.cache import judge_cache
+from fetchverify.core.judging.files import blocks_text
+from fetchverify.core.judging.folder import judge_folder
+from fetchverify.core.judging.links import blob_behind
+from fetchverify.core.judging.questions import cache_questions, folder_questions
+from fetchverify.core.judging.store import judge_store
 from fetchverify.core.manifest import Digest
 from fetchverify.core.verified import Place, VerifyReport
 from fetchverify.errors import ExitCode

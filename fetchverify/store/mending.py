@@ -9,7 +9,9 @@ import os
 import secrets
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fetchverify.core.blocks import BlockMap
@@ -57,7 +59,7 @@ class Mender:
         except FileNotFoundError:
             return 0
         if stat.S_ISDIR(seen.st_mode):
-            size = sum(each.lstat().st_size for each in place.rglob("*") if each.is_file())
+            size = _bytes_below(place)
             self._disk.remove_tree(place)
         else:
             size = seen.st_size if stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1 else 0
@@ -65,8 +67,8 @@ class Mender:
         self._disk.fsync_dir(place.parent)
         return size
 
-    def remove_at_once(self, key: str) -> None:
-        """Remove a folder so that nobody sees a part of it."""
+    def remove_at_once(self, key: str) -> int:
+        """Remove a folder so that nobody sees a part of it; return the bytes of which no name is left."""
         place = self.place(key)
         gone = self._area / STAGING / f"gone-{secrets.token_hex(8)}"
         self._disk.make_dirs(gone.parent)
@@ -74,10 +76,12 @@ class Mender:
             self._disk.rename(place, gone)
         except DiskError as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                return
+                return 0
             raise
         self._disk.fsync_dir(place.parent)
+        freed = _bytes_below(gone)
         self._disk.remove_tree(gone)
+        return freed
 
     def remove_empty(self, key: str) -> bool:
         """Remove a folder in which there is no file; return whether nothing is left."""
@@ -139,6 +143,20 @@ class Mender:
         Source: huggingface_hub 2.4.0 `utils/_shared_blobs.py::_ensure_shared_blobs_dir`.
         """
         self._disk.write_file(cache_dir / "blobs" / _MARKER, b"1\n")
+
+
+def _bytes_below(folder: Path) -> int:
+    """Return the bytes that are free when a folder goes: those of which no name lies elsewhere."""
+    names: Counter[tuple[int, int]] = Counter()
+    size = 0
+    for where, _, files in os.walk(folder):
+        for file in files:
+            with suppress(FileNotFoundError):  # somebody removed it meanwhile
+                seen = os.lstat(f"{where}/{file}")
+                if stat.S_ISREG(seen.st_mode):
+                    names[seen.st_dev, seen.st_ino] += 1
+                    size += seen.st_size if names[seen.st_dev, seen.st_ino] == seen.st_nlink else 0
+    return size
 
 
 def seed_partial(disk: Disk, area: Path, blob: Path, digest: Digest, block_map: BlockMap, bad: Iterable[int]) -> int:

@@ -24,7 +24,7 @@ from fetchverify.core.manifest import Manifest, RemoteFile, RepoKind, RepoRef
 from fetchverify.core.plan import Plan, plan_fetch
 from fetchverify.core.purge import PurgeOptions
 from fetchverify.core.reference import parse_reference
-from fetchverify.core.repair import Act, Repair, Step, good_blobs, plan_repair
+from fetchverify.core.repair import Act, Repair, Step, good_blobs, plan_repair, seen_state
 from fetchverify.core.report import Outcome
 from fetchverify.core.retry import PATIENT, patience
 from fetchverify.core.verified import Place
@@ -34,14 +34,16 @@ from fetchverify.store import sharedblobs
 from fetchverify.store.area import Area
 from fetchverify.store.blockmap import load_block_map
 from fetchverify.store.disk import Disk
+from fetchverify.store.diskerrors import is_failing
 from fetchverify.store.hubcache import HubCache, repo_folder_name
 from fetchverify.store.mending import Mender, seed_partial
-from fetchverify.store.survey import repo_folders, survey_store
+from fetchverify.store.owner import Life, look, myself
+from fetchverify.store.survey import repo_folders, survey_cache, survey_store
 
 if TYPE_CHECKING:
     from fetchverify.engine.transfer import Transfer
 
-_OWNER_READS = 0o400
+_STORE = "shared blobs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,7 @@ class _Fix:
                     repo = await self._look(verification, cache_dir, seen.folder) if stale else seen
                     places.append(await self._fix(verification, cache_dir, repo))
                 if not options.repos:
-                    places += await self._fix_store(cache_dir, [repo.facts for repo in repos])
+                    places += await anyio.to_thread.run_sync(self._fix_store, cache_dir, folders)
                 self._requests += 0 if verification.hub is None else verification.hub.requests
         if options.purge.asked or options.empty_quarantine:
             places = await self._purge(cache_dir, folders, places)
@@ -185,7 +187,7 @@ class _Fix:
         mender = Mender(self._disk, repo.cache.root, repo.cache.area, name)
         await anyio.to_thread.run_sync(self._small_steps, repo, mender)
         await self._restore(verification, repo, mender)
-        await self._ask_anew(verification, repo)
+        await self._ask_anew(verification, repo, mender)
         await anyio.to_thread.run_sync(self._mend_payloads, repo, mender)
         # What is said to be mended was looked at again.
         again = await self._look(verification, cache_dir, repo.folder)
@@ -215,14 +217,19 @@ class _Fix:
     def _small_steps(self, repo: _Repo, mender: Mender) -> None:
         """Do all that needs neither the network nor a listing."""
         for step in repo.repair.steps:
-            with _Noting(repo, step):
+            seen = seen_state(repo.facts, step.key)
+            with _Noting(repo.failed, step):
+                if seen is not None and step.act is not Act.RESTORE and not mender.is_still(step.key, seen):
+                    repo.failed[step.key] = "it changed while the cache was looked at"
+                    continue
                 match step.act:
                     case Act.REMOVE:
                         self._freed += self._remove(repo, mender, step)
                     case Act.PERMIT:
-                        mender.permit(step.key, _OWNER_READS)
+                        mender.permit(step.key)
                     case Act.SET_ASIDE:
-                        mender.set_aside(step.key, step.digest, step.kind.value)
+                        with repo.cache.lock_name(step.key.rpartition("/")[2], timeout_s=0):
+                            mender.set_aside(step.key, step.digest, step.kind.value)
                     case Act.RESTORE:
                         mender.clear(step.key)
                         mender.clear(f"snapshots/{step.commit}/{step.path}")
@@ -232,7 +239,9 @@ class _Fix:
                 repo.done.append(step)
 
     def _remove(self, repo: _Repo, mender: Mender, step: Step) -> int:
-        if step.kind is not Kind.INCOMPLETE:
+        if step.kind is Kind.DEAD_PARTIAL and look(mender.place(step.key), myself()).life is not Life.DEAD:
+            raise LockedError("another process went on with it")
+        if step.kind not in (Kind.INCOMPLETE, Kind.STALE_LOCK):
             return mender.remove(step.key)
         # The hub's client holds this lock as long as it writes.
         etag = step.key.rpartition("/")[2].partition(".")[0]
@@ -289,7 +298,7 @@ class _Fix:
         await anyio.to_thread.run_sync(repo.cache.begin, manifest)
         await anyio.to_thread.run_sync(self._seed, repo)
         seen = await anyio.to_thread.run_sync(repo.cache.observe, manifest, files)
-        plan = plan_fetch(files, seen, copies_cost_space=False, bad=repo.repair.bad)
+        plan = plan_fetch(files, seen, copies_cost_space=False, bad=_still_bad(repo))
         endpoint = verification.endpoint or Endpoint.from_environment(self._options.endpoint, self._options.token)
         self._tell_plan(plan, files)
         transfer = Transfer(
@@ -354,12 +363,12 @@ class _Fix:
     def _forget_commit(self, repo: _Repo, mender: Mender, commit: str) -> None:
         """Remove a snapshot in which there is nothing, and the refs that lead to it."""
         for ref, named in repo.facts.refs.items():
-            if named == commit:
+            if named == commit == repo.cache.read_ref(ref):
                 mender.remove(f"refs/{ref}")
         if os.path.lexists(repo.cache.root / "snapshots" / commit):
             mender.remove_empty(f"snapshots/{commit}")
 
-    async def _ask_anew(self, verification: Verification, repo: _Repo) -> None:
+    async def _ask_anew(self, verification: Verification, repo: _Repo, mender: Mender) -> None:
         """Give refs without a commit what they name today, where that is here; else they go."""
         for step in repo.repair.of(Act.ASK_ANEW):
             commit = None
@@ -371,11 +380,13 @@ class _Fix:
                         RepoRef(kind=identity[0], repo_id=identity[1], revision=revision)
                     )
             place = repo.cache.root / step.key
-            with _Noting(repo, step):
+            with _Noting(repo.failed, step):
+                if repo.cache.read_ref(step.key.removeprefix("refs/")) is not None:
+                    continue  # somebody was faster
                 if commit is not None and commit in repo.facts.snapshots:
                     await anyio.to_thread.run_sync(self._disk.write_file, place, commit.encode())
                 else:
-                    await anyio.to_thread.run_sync(self._disk.unlink, place)
+                    await anyio.to_thread.run_sync(mender.remove, step.key)
                 repo.done.append(step)
 
     def _mend_payloads(self, repo: _Repo, mender: Mender) -> None:
@@ -391,49 +402,70 @@ class _Fix:
             good = cache.find_blob(step.digest)
             if good is None or not good.proved or good.where != str(blob):
                 continue
-            if sharedblobs.replace(cache.cache_dir, payload.name, blob, good.size):
-                cache.proofs.add(step.digest, payload.lstat())
-                cache.proofs.flush()
-                self._mended.add(link.where)
-            else:
-                # Nobody must be linked to it any more.
-                mender.set_aside(os.path.relpath(payload, cache.root), step.digest, "a shared payload is corrupt")
+            with _Noting(repo.failed, step):
+                if sharedblobs.replace(cache.cache_dir, payload.name, blob, good.size):
+                    cache.proofs.add(step.digest, payload.lstat())
+                    cache.proofs.flush()
+                    self._mended.add(link.where)
+                else:
+                    # Nobody must be linked to it any more.
+                    mender.set_aside(os.path.relpath(payload, cache.root), step.digest, "a shared payload is corrupt")
 
     # -- the shared store ---------------------------------------------------------------------------------------
 
-    async def _fix_store(self, cache_dir: Path, facts: list[CacheFacts]) -> list[FixedPlace]:
-        store = await anyio.to_thread.run_sync(survey_store, cache_dir)
-        findings = judge_store(store, facts).findings
-        empty = replace(facts[0], root=store.root) if facts else CacheFacts(root=store.root, now=time.time())
-        repair = plan_repair(empty, findings, {}, {})
+    def _fix_store(self, cache_dir: Path, folders: list[str]) -> list[FixedPlace]:
+        if not (cache_dir / "blobs").is_dir():
+            return []
+        root, findings = self._look_at_store(cache_dir, folders)
+        repair = plan_repair(CacheFacts(root=root, now=time.time()), findings, {}, {})
         if not repair.steps and not repair.left:
             return []
+        done, left = repair.steps, repair.left
         if not self._options.dry_run:
-            await anyio.to_thread.run_sync(self._store_steps, cache_dir, repair)
+            failed = self._store_steps(cache_dir, repair)
+            # What is said to be mended was looked at again.
+            _, again = self._look_at_store(cache_dir, folders)
+            why = {known.key: text for known, text in repair.left} | failed
+            still = {(finding.kind, finding.key) for finding in again}
+            done = [step for step in done if (step.kind, step.key) not in still]
+            left = [(one, why.get(one.key, "it could not be mended")) for one in again if one.kind.rank is Rank.DAMAGE]
         return [
             FixedPlace(
-                name="shared blobs",
+                name=_STORE,
                 repo_type=None,
-                target=store.root,
-                steps=tuple(repair.steps),
-                left=tuple(repair.left),
+                target=root,
+                steps=tuple(done),
+                left=tuple(left),
             )
         ]
 
-    def _store_steps(self, cache_dir: Path, repair: Repair) -> None:
-        mender = Mender(self._disk, cache_dir / "blobs", cache_dir / "blobs", "shared blobs")
+    def _look_at_store(self, cache_dir: Path, folders: list[str]) -> tuple[str, list[Finding]]:
+        store = survey_store(cache_dir)
+        if not store.payloads and not store.litter:
+            return store.root, []
+        facts = [survey_cache(cache_dir, folder) for folder in folders]
+        return store.root, judge_store(store, facts).findings
+
+    def _store_steps(self, cache_dir: Path, repair: Repair) -> dict[str, str]:
+        """Take the steps; return those that failed, by key, and why."""
+        mender = Mender(self._disk, cache_dir / "blobs", cache_dir / "blobs", _STORE)
+        failed: dict[str, str] = {}
+        users: defaultdict[str, list[str]] = defaultdict(list)
+        for step in repair.of(Act.REFER):
+            users[step.key] += step.names
         for step in repair.steps:
             key = os.path.relpath(cache_dir / step.key, cache_dir / "blobs")
-            match step.act:
-                case Act.PERMIT:
-                    mender.permit(key, _OWNER_READS)
-                case Act.CLOSE:
-                    mender.close(key)
-                case Act.MARK:
-                    mender.mark_store(cache_dir)
-                case Act.REFER:
-                    for user in step.names:
-                        sharedblobs.refer(cache_dir, step.key.rpartition("/")[2], user)
+            with _Noting(failed, step):
+                match step.act:
+                    case Act.PERMIT:
+                        self._disk.set_mode(mender.place(key), sharedblobs.payload_mode(cache_dir))
+                    case Act.CLOSE:
+                        mender.close(key)
+                    case Act.MARK:
+                        mender.mark_store(cache_dir)
+                    case Act.REFER if step.key in users:
+                        sharedblobs.refer(self._disk, cache_dir, step.key.rpartition("/")[2], users.pop(step.key))
+        return failed
 
     # -- purge --------------------------------------------------------------------------------------------------
 
@@ -450,6 +482,9 @@ class _Fix:
             )
         )
         self._freed += freed
+        if any(one.folder == "blobs" for one in found) and not any(place.name == _STORE for place in places):
+            target = str(cache_dir / "blobs")
+            places = [*places, FixedPlace(name=_STORE, repo_type=None, target=target, steps=(), left=())]
         return [
             replace(place, purged=tuple(one for one in found if one.folder == Path(place.target).name))
             for place in places
@@ -459,20 +494,38 @@ class _Fix:
 class _Noting:
     """Notes that a step failed and goes on with the others; a full or failing disk ends the run."""
 
-    def __init__(self, repo: _Repo, step: Step) -> None:
-        self._repo, self._step = repo, step
+    def __init__(self, failed: dict[str, str], step: Step) -> None:
+        self._failed, self._step = failed, step
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, LockedError):
-            self._repo.failed[self._step.key] = error.message
+        cause = error.__cause__ if isinstance(error, DiskError) else error
+        if isinstance(cause, FileNotFoundError):
+            self._failed[self._step.key] = "it vanished while the cache was looked at"
             return True
-        if isinstance(error, DiskError) and isinstance(error.__cause__, PermissionError):
-            self._repo.failed[self._step.key] = error.message
+        if isinstance(error, LockedError | DiskError) and not (isinstance(cause, OSError) and is_failing(cause)):
+            self._failed[self._step.key] = error.message
             return True
         return False
+
+
+def _still_bad(repo: _Repo) -> set[str]:
+    """Return whose bytes are known to be bad, without those that somebody replaced since."""
+    payloads = {link.where: link.state for link in repo.facts.blob_links.values()}
+    bad = set()
+    for where in repo.repair.bad:
+        seen = payloads.get(where) or seen_state(repo.facts, where.removeprefix(f"{repo.facts.root}/"))
+        with suppress(OSError):
+            now = os.lstat(where)
+            if seen is None or (now.st_ino, now.st_size, now.st_mtime_ns) == (
+                seen.st_ino,
+                seen.st_size,
+                seen.st_mtime_ns,
+            ):
+                bad.add(where)
+    return bad
 
 
 def _network(repos: Iterable[_Repo]) -> ExitCode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache
 from fetchverify.store.mending import Mender
 from fetchverify.store.quarantine import Quarantine
-from fetchverify.store.survey import repo_folders, survey_cache
+from fetchverify.store.survey import repo_folders, survey_cache, survey_store
 
 _ACCESS_TIME, _LINK_TIME = "access time", "link time"
 
@@ -50,6 +50,12 @@ def purge(
     if not dry_run:
         for one in found:
             freed += _remove(disk, cache_dir, facts[one.folder], one)
+    if options.unreferenced and facts.keys() >= set(repo_folders(cache_dir)) and sharedblobs.sweeps():
+        unused = list(_unused_payloads(cache_dir, facts.values()))
+        if not dry_run:
+            unused = [one for one in unused if sharedblobs.sweep(cache_dir, one.blobs[0])]
+            freed += sum(one.frees for one in unused)
+        found += unused
     if quarantine:
         for folder in folders:
             kept = Quarantine(disk, HubCache(disk, cache_dir, folder).area)
@@ -138,6 +144,16 @@ def _mode(facts: CacheFacts, name: str) -> int:
     return 0 if state is None else state.st_mode
 
 
+def _unused_payloads(cache_dir: Path, facts: Iterable[CacheFacts]) -> Iterator[Purge]:
+    """Yield the shared store's payloads that nobody links to; one whose list is lost is never removed by the hub."""
+    used = {link.where for each in facts for link in each.blob_links.values()}
+    store = survey_store(cache_dir)
+    for name, (state, refs) in store.payloads.items():
+        if refs is not None and f"{store.root}/{name[:2]}/{name}" not in used:
+            frees = state.st_size if state.st_nlink == 1 else 0
+            yield Purge(folder="blobs", commit="", blobs=(name,), frees=frees, why="no repo uses it")
+
+
 def _remove(disk: Disk, cache_dir: Path, facts: CacheFacts, one: Purge) -> int:
     """Remove one revision or blob, in an order that never leaves a name without its bytes."""
     cache = HubCache(disk, cache_dir, one.folder)
@@ -145,7 +161,7 @@ def _remove(disk: Disk, cache_dir: Path, facts: CacheFacts, one: Purge) -> int:
     freed = 0
     if one.commit:
         for ref, named in facts.refs.items():
-            if named == one.commit:
+            if named == one.commit == cache.read_ref(ref):
                 mender.remove(f"refs/{ref}")
         freed += mender.remove_at_once(f"snapshots/{one.commit}")
         mender.remove(f".no_exist/{one.commit}")

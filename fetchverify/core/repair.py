@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from fetchverify.core.blocks import Tiling
-from fetchverify.core.facts import Answer, CacheFacts, Promises
+from fetchverify.core.facts import Answer, CacheFacts, Promises, State
 from fetchverify.core.findings import Finding, Kind, Rank
 from fetchverify.core.manifest import Digest
 
@@ -106,6 +106,23 @@ _REMOVED = frozenset(
     {Kind.FALSE_NO_EXIST, Kind.BROKEN_LISTING, Kind.INCOMPLETE, Kind.STALE_LOCK, Kind.TEMPORARY, Kind.CUT_LINKS}
 )
 _REBUILT = frozenset({Kind.NOWHERE_REF, Kind.EMPTY_SNAPSHOT, Kind.NO_SNAPSHOTS})
+
+
+def seen_state(facts: CacheFacts, key: str) -> State | None:
+    """Return the state that a name had when it was looked at; None for what is no file, or has a state of no use."""
+    folder, _, name = key.partition("/")
+    if folder == "blobs":
+        return facts.blobs.get(name) or facts.incompletes.get(name)
+    if folder == "trees":
+        return facts.trees.get(name.removesuffix(".json"))
+    if folder == "..":
+        lock = facts.locks.get(key.rpartition("/")[2])
+        return None if lock is None else lock.state
+    if folder == "snapshots":
+        commit, _, path = name.partition("/")
+        entry = facts.snapshots.get(commit, {}).get(path)
+        return None if isinstance(entry, str) else entry
+    return None
 
 
 def good_blobs(facts: CacheFacts, answers: Mapping[str, Answer]) -> set[str]:

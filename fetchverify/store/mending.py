@@ -15,12 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from fetchverify.core.blocks import BlockMap
+from fetchverify.core.facts import State
 from fetchverify.core.manifest import Digest
 from fetchverify.errors import DiskError
-from fetchverify.store.area import STAGING
+from fetchverify.store.area import STAGING, Area
 from fetchverify.store.disk import Disk
 from fetchverify.store.partial import Partial
 from fetchverify.store.quarantine import BadCopy, Quarantine
+from fetchverify.store.sharedblobs import payload_mode
 
 _MARKER = ".huggingface-shared-blobs"
 
@@ -50,6 +52,19 @@ class Mender:
             if here != self._root and here.is_symlink():
                 raise DiskError(f"`{here}` is a symbolic link where a folder belongs", hint="remove it yourself")
         return place
+
+    def is_still(self, key: str, seen: State) -> bool:
+        """Return whether a name has the bytes that it had when it was looked at: hours may lie between."""
+        try:
+            now = self.place(key).lstat()
+        except FileNotFoundError:
+            return False
+        return (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) == (
+            seen.st_dev,
+            seen.st_ino,
+            seen.st_size,
+            seen.st_mtime_ns,
+        )
 
     def remove(self, key: str) -> int:
         """Remove a file, a link, or a folder of ours with all it holds; return the bytes that it had."""
@@ -112,15 +127,19 @@ class Mender:
             self._disk.rename(place, aside)
         self._disk.fsync_dir(place.parent)
 
-    def permit(self, key: str, mode: int) -> None:
-        """Give permission bits beside those that are there; a blob that is a link stands for its payload."""
-        place = Path(os.path.realpath(self.place(key)))
-        self._disk.set_mode(place, stat.S_IMODE(place.stat().st_mode) | mode)
+    def permit(self, key: str) -> None:
+        """Give a file the permissions that the hub's client gives; a blob that is a link stands for its payload."""
+        link = self.place(key)
+        place = Path(os.path.realpath(link))
+        if place.parent.parent == self._root.parent / "blobs":
+            self._disk.set_mode(place, payload_mode(self._root.parent))
+        else:
+            Area(self._disk, self._area).give_mode(place)
 
     def close(self, key: str) -> None:
         """Take the permission to write from a shared payload."""
         place = self.place(key)
-        self._disk.set_mode(place, stat.S_IMODE(place.stat().st_mode) & ~0o222)
+        self._disk.set_mode(place, stat.S_IMODE(place.lstat().st_mode) & ~0o222)
 
     def set_aside(self, key: str, digest: Digest | None, reason: str) -> int:
         """Move bad bytes to quarantine; return the bytes that their name held."""

@@ -35,6 +35,7 @@ from fetchverify.store.trees import parse_commit
 
 REPO_FOLDER = re.compile(r"(model|dataset|space)s--(.+)")
 MARKER = ".huggingface-shared-blobs"
+_LAYOUT = re.compile(rb"[0-9]+\n?")
 _XET_HASH = re.compile(r"[0-9a-f]{64}")
 _MOST_DEPTH = 128  # deeper than PATH_MAX allows with names of one letter is no repo
 _MOST_REFS_BYTES = 16 << 20
@@ -194,7 +195,7 @@ def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
     return CacheFacts(
         root=root,
         now=time.time(),
-        has_snapshots="snapshots" in top,
+        has_snapshots="snapshots" in top or not os.path.lexists(root),  # somebody removed all of it this moment
         refs=_refs(scan),
         snapshots={name: scan.tree(f"snapshots/{name}") for name, is_folder in sorted(commits) if is_folder},
         blobs=blobs,
@@ -325,7 +326,8 @@ def survey_store(cache_dir: Path) -> StoreFacts:
         if state is None:
             continue
         if entry.name == MARKER:
-            marked = stat.S_ISREG(state.st_mode)
+            # A number that we do not know is a layout to come: not ours to overwrite.
+            marked = _LAYOUT.fullmatch(small_bytes(f"{root}/{MARKER}", 16) or b"") is not None
         elif stat.S_ISDIR(state.st_mode) and len(entry.name) == 2:
             for name, each in scan.states(entry.name).items():
                 if name[:2] == entry.name and _XET_HASH.fullmatch(name) and stat.S_ISREG(each.st_mode):

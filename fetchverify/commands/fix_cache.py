@@ -38,12 +38,14 @@ from fetchverify.store.diskerrors import is_failing
 from fetchverify.store.hubcache import HubCache, repo_folder_name
 from fetchverify.store.mending import Mender, seed_partial
 from fetchverify.store.owner import Life, look, myself
-from fetchverify.store.survey import repo_folders, survey_cache, survey_store
+from fetchverify.store.survey import busy, repo_folders, survey_cache, survey_store
+from fetchverify.store.twins import relink_twins
 
 if TYPE_CHECKING:
     from fetchverify.engine.transfer import Transfer
 
 _STORE = "shared blobs"
+_MOST_FOLDERS_DEEP = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,7 @@ class _Fix:
         self._emit = emit
         self._disk = Disk()
         self._fetched = self._freed = self._requests = 0
-        self._mended: set[str] = set()  # payloads of the shared store
+        self._mended: set[str] = set()  # payloads of the shared store, and other repos' hard links
 
     async def run(self) -> FixReport:
         from huggingface_hub import constants
@@ -178,17 +180,20 @@ class _Fix:
     # -- one repo -----------------------------------------------------------------------------------------------
 
     async def _fix(self, verification: Verification, cache_dir: Path, repo: _Repo) -> FixedPlace:
+        if not self._options.dry_run:
+            repo = await self._open_folders(verification, cache_dir, repo)
         repair = repo.repair
         name = repo.place.repo_id or repo.folder
         if not self._options.dry_run and not repair.steps and repair.left:
             await anyio.to_thread.run_sync(self._ask_the_disk, repo)
         if self._options.dry_run or not repair.steps:
-            return _fixed(repo, name, repair.steps, repair.left)
+            return _fixed(repo, name, [*repo.done, *repair.steps], repair.left)
         mender = Mender(self._disk, repo.cache.root, repo.cache.area, name)
         await anyio.to_thread.run_sync(self._small_steps, repo, mender)
         await self._restore(verification, repo, mender)
         await self._ask_anew(verification, repo, mender)
         await anyio.to_thread.run_sync(self._mend_payloads, repo, mender)
+        await anyio.to_thread.run_sync(self._mend_twins, repo)
         # What is said to be mended was looked at again.
         again = await self._look(verification, cache_dir, repo.folder)
         left = [(finding, self._why(repo, finding)) for finding in again.place.verdict.of_rank(Rank.DAMAGE)]
@@ -197,6 +202,20 @@ class _Fix:
         if left:
             await anyio.to_thread.run_sync(self._ask_the_disk, repo)
         return _fixed(repo, name, done, left)
+
+    async def _open_folders(self, verification: Verification, cache_dir: Path, repo: _Repo) -> _Repo:
+        """Give folders that nobody may enter their permissions first: what lies in them seemed to be missing."""
+        for _ in range(_MOST_FOLDERS_DEEP):
+            closed = [step for step in repo.repair.of(Act.PERMIT) if step.kind is Kind.UNREADABLE]
+            closed = [step for step in closed if step.key not in repo.failed]
+            if not closed:
+                break
+            mender = Mender(self._disk, repo.cache.root, repo.cache.area, repo.folder)
+            await anyio.to_thread.run_sync(self._take, repo, mender, closed)
+            done, failed = repo.done, repo.failed
+            repo = await self._look(verification, cache_dir, repo.folder)
+            repo.done, repo.failed = done, failed
+        return repo
 
     def _ask_the_disk(self, repo: _Repo) -> None:
         """Raise `DiskError` where what is left is no damage, but a disk that died: to readers the two look alike."""
@@ -216,7 +235,10 @@ class _Fix:
 
     def _small_steps(self, repo: _Repo, mender: Mender) -> None:
         """Do all that needs neither the network nor a listing."""
-        for step in repo.repair.steps:
+        self._take(repo, mender, repo.repair.steps)
+
+    def _take(self, repo: _Repo, mender: Mender, steps: Iterable[Step]) -> None:
+        for step in steps:
             seen = seen_state(repo.facts, step.key)
             with _Noting(repo.failed, step):
                 if seen is not None and step.act is not Act.RESTORE and not mender.is_still(step.key, seen):
@@ -227,6 +249,8 @@ class _Fix:
                         self._freed += self._remove(repo, mender, step)
                     case Act.PERMIT:
                         mender.permit(step.key)
+                    case Act.SET_ASIDE if step.kind is Kind.OBSTACLE:
+                        mender.clear_the_way(step.key)
                     case Act.SET_ASIDE:
                         with repo.cache.lock_name(step.key.rpartition("/")[2], timeout_s=0):
                             mender.set_aside(step.key, step.digest, step.kind.value)
@@ -269,7 +293,8 @@ class _Fix:
             if manifest is not None and files:
                 await self._publish(verification, repo, manifest, files)
             elif commit in rebuilt:
-                await anyio.to_thread.run_sync(self._forget_commit, repo, mender, commit)
+                with _Noting(repo.failed, rebuilt[commit]):
+                    await anyio.to_thread.run_sync(self._forget_commit, repo, mender, commit)
             if commit in rebuilt:
                 repo.done.append(rebuilt[commit])
         for step in repo.repair.of(Act.REBUILD):
@@ -361,7 +386,13 @@ class _Fix:
                     seed_partial(self._disk, repo.cache.area, blob, step.digest, block_map, step.blocks)
 
     def _forget_commit(self, repo: _Repo, mender: Mender, commit: str) -> None:
-        """Remove a snapshot in which there is nothing, and the refs that lead to it."""
+        """Remove a snapshot in which there is nothing, and the refs that lead to it.
+
+        Raises:
+            LockedError: the hub's client makes both before there is a file: this may be a download under way.
+        """
+        if busy(repo.cache.cache_dir, repo.folder):
+            raise LockedError("another process downloads into this repo at this moment")
         for ref, named in repo.facts.refs.items():
             if named == commit == repo.cache.read_ref(ref):
                 mender.remove(f"refs/{ref}")
@@ -384,6 +415,7 @@ class _Fix:
                 if repo.cache.read_ref(step.key.removeprefix("refs/")) is not None:
                     continue  # somebody was faster
                 if commit is not None and commit in repo.facts.snapshots:
+                    await anyio.to_thread.run_sync(self._disk.make_dirs, place.parent)
                     await anyio.to_thread.run_sync(self._disk.write_file, place, commit.encode())
                 else:
                     await anyio.to_thread.run_sync(mender.remove, step.key)
@@ -410,6 +442,21 @@ class _Fix:
                 else:
                     # Nobody must be linked to it any more.
                     mender.set_aside(os.path.relpath(payload, cache.root), step.digest, "a shared payload is corrupt")
+
+    def _mend_twins(self, repo: _Repo) -> None:
+        """Give other repos' hard links to bad bytes the good ones: they are fetched once."""
+        cache = repo.cache
+        for step in repo.repair.of(Act.RESTORE):
+            seen = seen_state(repo.facts, step.key)
+            if seen is None or seen.st_nlink < 2 or step.digest is None or not step.key.startswith("blobs/"):
+                continue
+            good = cache.find_blob(step.digest)
+            if good is None or not good.proved:
+                continue
+            with _Noting(repo.failed, step):
+                folders = repo_folders(cache.cache_dir)
+                twins = relink_twins(self._disk, cache, folders, step.digest, seen, Path(good.where))
+                self._mended.update(map(str, twins))
 
     # -- the shared store ---------------------------------------------------------------------------------------
 
@@ -505,8 +552,10 @@ class _Noting:
         if isinstance(cause, FileNotFoundError):
             self._failed[self._step.key] = "it vanished while the cache was looked at"
             return True
-        if isinstance(error, LockedError | DiskError) and not (isinstance(cause, OSError) and is_failing(cause)):
-            self._failed[self._step.key] = error.message
+        if isinstance(error, LockedError | DiskError | PermissionError) and not (
+            isinstance(cause, OSError) and is_failing(cause)
+        ):
+            self._failed[self._step.key] = error.message if isinstance(error, FetchverifyError) else str(error)
             return True
         return False
 

@@ -122,19 +122,43 @@ class Mender:
         if not stat.S_ISDIR(mode):
             self._disk.unlink(place, missing_ok=True)
         elif not self.remove_empty(key):
-            aside = self._area / "quarantine" / f"folder-{place.name}-{time.time_ns()}"
-            self._disk.make_dirs(aside.parent)
-            self._disk.rename(place, aside)
+            self._move_aside(place, "folder")
         self._disk.fsync_dir(place.parent)
 
+    def clear_the_way(self, key: str) -> None:
+        """Move what is no folder from where a folder belongs; a link goes, a file is somebody's and kept."""
+        place = self.place(key)
+        if stat.S_ISREG(place.lstat().st_mode):
+            self._move_aside(place, "file")
+        else:
+            self._disk.unlink(place, missing_ok=True)
+        self._disk.fsync_dir(place.parent)
+
+    def _move_aside(self, place: Path, what: str) -> None:
+        aside = self._area / "quarantine" / f"{what}-{place.name}-{time.time_ns()}"
+        self._disk.make_dirs(aside.parent)
+        self._disk.rename(place, aside)
+
     def permit(self, key: str) -> None:
-        """Give a file the permissions that the hub's client gives; a blob that is a link stands for its payload."""
+        """Give the permissions that the hub's client gives; a blob that is a link stands for its payload."""
+        for folder in [self._root, *(self._root / part for part in reversed(Path(key).parents) if part.parts)]:
+            self._open_folder(folder)
         link = self.place(key)
         place = Path(os.path.realpath(link))
-        if place.parent.parent == self._root.parent / "blobs":
+        mode = stat.S_IMODE(place.stat().st_mode)
+        if place.is_dir():
+            self._open_folder(place)
+        elif place.parent.parent == self._root.parent / "blobs":
             self._disk.set_mode(place, payload_mode(self._root.parent))
-        else:
+        elif not mode & stat.S_IRUSR:
             Area(self._disk, self._area).give_mode(place)
+
+    def _open_folder(self, folder: Path) -> None:
+        """Let a folder's owner do all, and others what they may do around it."""
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and stat.S_IRWXU & ~found.st_mode:
+            around = stat.S_IMODE(folder.parent.stat().st_mode) & 0o777
+            self._disk.set_mode(folder, stat.S_IMODE(found.st_mode) | around | stat.S_IRWXU)
 
     def close(self, key: str) -> None:
         """Take the permission to write from a shared payload."""

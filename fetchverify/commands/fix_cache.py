@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio.from_thread
 import anyio.to_thread
 
 from fetchverify import events
@@ -38,7 +39,7 @@ from fetchverify.store.diskerrors import is_failing
 from fetchverify.store.hubcache import HubCache, repo_folder_name
 from fetchverify.store.mending import Mender, seed_partial
 from fetchverify.store.owner import Life, look, myself
-from fetchverify.store.survey import busy, repo_folders, survey_cache, survey_store
+from fetchverify.store.survey import busy, held_locks, repo_folders, survey_cache, survey_store
 from fetchverify.store.twins import relink_twins
 
 if TYPE_CHECKING:
@@ -321,6 +322,7 @@ class _Fix:
         from fetchverify.net.wire import Endpoint
 
         await anyio.to_thread.run_sync(repo.cache.begin, manifest)
+        await anyio.to_thread.run_sync(self._wait_for_others, repo, files)
         await anyio.to_thread.run_sync(self._seed, repo)
         seen = await anyio.to_thread.run_sync(repo.cache.observe, manifest, files)
         plan = plan_fetch(files, seen, copies_cost_space=False, bad=_still_bad(repo))
@@ -337,6 +339,20 @@ class _Fix:
         outcomes = await transfer.execute(plan)
         await anyio.to_thread.run_sync(repo.cache.finish, manifest)
         self._note(repo, transfer, outcomes)
+
+    def _wait_for_others(self, repo: _Repo, files: Sequence[RemoteFile]) -> None:
+        """Let others finish their downloads of these files: what they bring need not come twice."""
+
+        def told(holder: str, waited_s: float) -> None:
+            anyio.from_thread.check_cancelled()
+            event = events.Waiting(what=holder, wait_s=None, waited_s=round(waited_s, 1))
+            anyio.from_thread.run_sync(self._emit, event)
+
+        held = held_locks(repo.cache.cache_dir, repo.folder)
+        for file in files:
+            if f"{file.digest.hex}.lock" in held:
+                with repo.cache.lock(file, told, self._options.lock_timeout_s):
+                    pass
 
     def _note(self, repo: _Repo, transfer: Transfer, outcomes: Iterable[Outcome]) -> None:
         self._fetched += transfer.run.bytes_fetched

@@ -323,10 +323,16 @@ def _held(path: str) -> bool:
     return False
 
 
+def held_locks(cache_dir: Path, folder: str) -> frozenset[str]:
+    """Return the names of a repo's lock files that somebody holds at this moment."""
+    scan = Scan(str(cache_dir / ".locks" / folder))
+    found = scan.states("").items()
+    return frozenset(n for n, state in found if stat.S_ISREG(state.st_mode) and _held(f"{scan.root}/{n}"))
+
+
 def busy(cache_dir: Path, folder: str) -> bool:
     """Return whether somebody downloads into a repo at this moment: the hub's client, or we in another process."""
-    locks = Scan(str(cache_dir / ".locks" / folder))
-    if any(_held(f"{locks.root}/{name}") for name, state in locks.states("").items() if stat.S_ISREG(state.st_mode)):
+    if held_locks(cache_dir, folder):
         return True
     area = survey_area(Scan(os.path.realpath(cache_dir / folder)), AREA_NAME)
     return any(one.alive for one in area.unfinished)

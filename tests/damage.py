@@ -177,6 +177,72 @@ def _temporary(repo: Cached) -> None:
     aged(place)
 
 
+def _dead_partial_of_what_is_here(repo: Cached) -> None:
+    """As a kill between publishing and cleaning up leaves it, with the claim of a process that is gone."""
+    place = repo.area / "partial" / f"sha256-{WEIGHTS.sha256()}"
+    place.mkdir(parents=True)
+    (place / "data").write_bytes(b"x" * 1000)
+    (place / "journal").write_bytes(b"")
+    gone = {"boot": "a", "pid_namespace": "b", "pid": 2**22, "start": 1, "since": 1.0, "token": "0" * 32}
+    (place / "owner").write_text(json.dumps(gone))
+    for each in (*place.iterdir(), place):
+        aged(each)
+
+
+def _foreign_lock(repo: Cached) -> None:
+    """Of a tool that keeps its lock by being there: it is held by nobody all the same."""
+    _lock(repo)
+    place = repo.cache / ".locks" / FOLDER / f"{'ab' * 32}.lock"
+    place.chmod(0o444)
+    aged(place)
+
+
+def _uppercase(repo: Cached) -> None:
+    blob = repo.blob("w.safetensors")
+    blob.rename(blob.with_name(blob.name.upper()))
+    repo.relink("w.safetensors", f"../../blobs/{blob.name.upper()}")
+
+
+def _file_for(folder: str) -> Do:
+    def do(repo: Cached) -> None:
+        place = repo.root / folder
+        if place.exists():
+            shutil.rmtree(place)
+        place.write_text("mine\n")
+
+    return do
+
+
+def _ref_below(repo: Cached) -> None:
+    place = repo.root / "refs" / "refs" / "pr" / "1"
+    place.parent.mkdir(parents=True)
+    place.write_text(NOWHERE)
+
+
+def _no_exist_below(repo: Cached) -> None:
+    place = repo.root / ".no_exist" / repo.commit / "sub" / "twin.json"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"rubbish")
+
+
+def _lost_extra(repo: Cached) -> None:
+    repo.name("mine.txt").symlink_to("../../blobs/" + "ab" * 32)
+
+
+def _looped(repo: Cached) -> None:
+    repo.relink("w.safetensors", "w.safetensors")
+
+
+def _loop_extra(repo: Cached) -> None:
+    repo.name("mine.txt").symlink_to("mine.txt")
+
+
+def _moved(repo: Cached) -> None:
+    """Links that were absolute, in a cache that was moved since."""
+    for path in FILES:
+        repo.relink(path, f"/old/place/{FOLDER}/blobs/{repo.blob(path).name}")
+
+
 def _quarantined(repo: Cached) -> None:
     place = repo.area / "quarantine" / f"sha256-{'aa' * 32}"
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -275,6 +341,8 @@ CATALOGUE: tuple[Damage, ...] = (
         "blob links to nowhere", lambda r: _swap_blob(r, lambda b: b.symlink_to("/nowhere")), Kind.DANGLING, fetch=_W
     ),
     _damage("blob cannot be read", lambda r: r.blob("w.safetensors").chmod(0), Kind.WRONG_MODE),
+    _damage("blobs is a file", _file_for("blobs"), Kind.OBSTACLE, Kind.DANGLING, fetch=tuple(FILES)),
+    _damage("blob of a name in capitals", _uppercase, Kind.WRONG_TARGET, fetch=_W),
     # names
     _damage("name removed", lambda r: r.name("w.safetensors").unlink(), Kind.MISSING),
     _damage("folder of names removed", lambda r: shutil.rmtree(r.name("sub")), Kind.MISSING),
@@ -290,7 +358,23 @@ CATALOGUE: tuple[Damage, ...] = (
     _damage("the link's text for a link", lambda r: r.copied("w.safetensors", b"../../blobs/x"), Kind.TRUNCATED),
     _damage("name is a folder", _instead("tokenizer.json", Path.mkdir), Kind.MISSING),
     _damage("name is a pipe", _instead("tokenizer.json", os.mkfifo), Kind.SPECIAL),
+    _damage("a link to itself", _looped, Kind.WRONG_TARGET),
+    _damage("links of a cache that was moved", _moved, Kind.WRONG_TARGET),
+    _damage("a lost name that the repo lacks", _lost_extra, Kind.DANGLING),
+    _damage("a loop that the repo lacks", _loop_extra, Kind.DANGLING),
     # refs, snapshots, notes
+    _damage("a ref in folders, to no snapshot", _ref_below, Kind.NOWHERE_REF),
+    _damage("refs is a file", _file_for("refs"), Kind.OBSTACLE),
+    _damage("snapshots is a file", _file_for("snapshots"), Kind.OBSTACLE, Kind.NO_SNAPSHOTS, Kind.NOWHERE_REF),
+    _damage(
+        "a file among the snapshots",
+        lambda r: (r.root / "snapshots" / "notes.txt").write_text("mine"),
+        Kind.OBSTACLE,
+    ),
+    _damage("a snapshot is a file", lambda r: (r.root / "snapshots" / NOWHERE).write_text("mine"), Kind.OBSTACLE),
+    _damage("listings are a file", _file_for("trees"), Kind.OBSTACLE),
+    _damage("notes of what is absent are a file", _file_for(".no_exist"), Kind.OBSTACLE),
+    _damage("a name in a folder noted as not existing", _no_exist_below, Kind.FALSE_NO_EXIST),
     _damage("ref to no snapshot", lambda r: (r.root / "refs" / "dev").write_text(NOWHERE), Kind.NOWHERE_REF),
     _damage("empty ref", lambda r: (r.root / "refs" / "dev").write_text(""), Kind.BROKEN_REF),
     _damage("ref with rubbish", lambda r: (r.root / "refs" / "dev").write_bytes(b"\x00\xff"), Kind.BROKEN_REF),
@@ -306,12 +390,121 @@ CATALOGUE: tuple[Damage, ...] = (
     _damage("corrupt blob without link", _unlinked_and_corrupt, Kind.CORRUPT),
     _damage("the hub's orphan", _incomplete, Kind.INCOMPLETE),
     _damage("our dead partial", _dead_partial, Kind.DEAD_PARTIAL),
+    _damage("our dead partial of what is here", _dead_partial_of_what_is_here, Kind.DEAD_PARTIAL),
+    _damage("a stale lock of another's", _foreign_lock, Kind.STALE_LOCK),
     _damage("a temporary file", _temporary, Kind.TEMPORARY),
     _damage("a stale lock", _lock, Kind.STALE_LOCK),
     _damage("a bad copy in quarantine", _quarantined, Kind.QUARANTINED),
     _damage("somebody's file", lambda r: (r.root / "notes.txt").write_text("mine"), Kind.STRANGE),
     _damage("a name that the repo lacks", lambda r: r.name("mine.txt").write_text("mine"), Kind.EXTRA),
 )
+
+
+# Of these the hub's scan says that the whole repo is corrupted, and `hf cache ls` does not list it.
+DROPPED = frozenset(
+    {
+        "blob removed",
+        "all blobs removed",
+        "blobs is a file",
+        "blob links to nowhere",
+        "linked to a lost path",
+        "linked to no blob",
+        "a link to itself",
+        "links of a cache that was moved",
+        "a lost name that the repo lacks",
+        "a loop that the repo lacks",
+        "ref to no snapshot",
+        "a ref in folders, to no snapshot",
+        "empty ref",
+        "ref with rubbish",
+        "refs is a file",
+        "snapshots is a file",
+        "no folder of snapshots",
+        "a file among the snapshots",
+        "a snapshot is a file",
+    }
+)
+
+
+def _hard_linked_elsewhere(repo: Cached) -> None:
+    (repo.cache.parent / "mirror").mkdir()
+    for blob in (repo.root / "blobs").iterdir():
+        (repo.cache.parent / "mirror" / blob.name).hardlink_to(blob)
+
+
+def _absolute(repo: Cached) -> None:
+    for path in FILES:
+        repo.relink(path, str(repo.blob(path)))
+
+
+def _hard_linked_names(repo: Cached) -> None:
+    for path in FILES:
+        blob = repo.blob(path)
+        repo.name(path).unlink()
+        repo.name(path).hardlink_to(blob)
+
+
+def _elsewhere(repo: Cached, place: Path) -> None:
+    away = repo.cache.parent / "disk2"
+    away.mkdir()
+    place.rename(away / place.name)
+    place.symlink_to(away / place.name)
+
+
+def _absent_noted(repo: Cached) -> None:
+    place = repo.root / ".no_exist" / repo.commit / "adapter_config.json"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"rubbish")
+
+
+def _read_only(repo: Cached) -> None:
+    for blob in (repo.root / "blobs").iterdir():
+        blob.chmod(0o444)
+
+
+def _pull_request(repo: Cached) -> None:
+    place = repo.root / "refs" / "refs" / "pr" / "1"
+    place.parent.mkdir(parents=True)
+    place.write_text(repo.commit)
+
+
+def _rubbish(*names: str) -> Do:
+    def do(repo: Cached) -> None:
+        for name in names:
+            for place in repo.area.glob(name):
+                place.write_bytes(b"rubbish" * 20)
+
+    return do
+
+
+def _cut(name: str) -> Do:
+    def do(repo: Cached) -> None:
+        for place in repo.area.glob(name):
+            os.truncate(place, place.stat().st_size - 5)
+
+    return do
+
+
+# What is odd, and whole: no damage is found, nothing is fetched, and nothing is changed.
+ODD: dict[str, Do] = {
+    "hard links elsewhere": _hard_linked_elsewhere,
+    "absolute links": _absolute,
+    "hard links for names": _hard_linked_names,
+    "a copy for a link": lambda repo: repo.copied("w.safetensors"),
+    "the cache is a link": lambda repo: _elsewhere(repo, repo.cache),
+    "the repo is a link": lambda repo: _elsewhere(repo, repo.root),
+    "noted as absent, which it is": _absent_noted,
+    "a note of another commit": lambda repo: (repo.root / ".no_exist" / NOWHERE).mkdir(parents=True),
+    "blobs that nobody may write to": _read_only,
+    "a ref of a pull request": _pull_request,
+    "no refs": lambda repo: shutil.rmtree(repo.root / "refs"),
+    "a file of the Finder": lambda repo: (repo.root / "snapshots" / ".DS_Store").write_bytes(b"\0"),
+    "the ledger is rubbish": _rubbish("proofs", "seal-*"),
+    "the ledger is cut": _cut("proofs"),
+    "the block maps are rubbish": _rubbish("blocks/*"),
+    "the block maps are cut": _cut("blocks/*"),
+    "no listing": lambda repo: shutil.rmtree(repo.root / "trees", ignore_errors=True),
+}
 
 
 def names_of(damages: tuple[Damage, ...] = CATALOGUE) -> list[str]:

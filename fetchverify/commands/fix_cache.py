@@ -19,16 +19,18 @@ from fetchverify.commands.purging import purge
 from fetchverify.commands.verifycache import CacheVerification
 from fetchverify.commands.verifyoptions import VerifyOptions
 from fetchverify.core.facts import CacheFacts
-from fetchverify.core.findings import Finding, Rank
+from fetchverify.core.findings import Finding, Kind, Rank
 from fetchverify.core.fixed import FixedPlace, FixReport
 from fetchverify.core.reference import parse_reference
-from fetchverify.core.repair import Step, plan_repair
+from fetchverify.core.repair import Act, Step, plan_repair
 from fetchverify.errors import AbsentError, DiskError, ExitCode
 from fetchverify.store.area import Area
 from fetchverify.store.disk import Disk
 from fetchverify.store.hubcache import HubCache, repo_folder_name
 from fetchverify.store.mending import Mender
 from fetchverify.store.survey import repo_folders
+
+_MOST_FOLDERS_DEEP = 16
 
 
 async def run(options: FixOptions, emit: events.Emit) -> FixReport:
@@ -68,7 +70,9 @@ class _Fix:
                     repo = await self._look(verification, cache_dir, seen.folder) if stale else seen
                     places.append(await self._fix(verification, cache_dir, repo))
                 if not options.repos:
-                    places += await self._store.fix(cache_dir, [repo.facts for repo in repos], dry_run=options.dry_run)
+                    places += await anyio.to_thread.run_sync(
+                        lambda: self._store.fix(cache_dir, folders, dry_run=options.dry_run)
+                    )
                 asked = 0 if verification.hub is None else verification.hub.requests
         freed = self._steps.freed
         if options.purge.asked or options.empty_quarantine:
@@ -125,17 +129,20 @@ class _Fix:
         return Repo(folder=folder, cache=HubCache(self._disk, cache_dir, folder), job=job, place=place, repair=repair)
 
     async def _fix(self, verification: CacheVerification, cache_dir: Path, repo: Repo) -> FixedPlace:
+        if not self._options.dry_run:
+            repo = await self._open_folders(verification, cache_dir, repo)
         repair = repo.repair
         name = repo.place.repo_id or repo.folder
         if not self._options.dry_run and not repair.steps and repair.left:
             await anyio.to_thread.run_sync(self._ask_the_disk, repo)
         if self._options.dry_run or not repair.steps:
-            return _fixed(repo, name, repair.steps, repair.left)
+            return _fixed(repo, name, [*repo.done, *repair.steps], repair.left)
         mender = Mender(self._disk, repo.cache.root, repo.cache.area, name)
-        await anyio.to_thread.run_sync(self._steps.take, repo, mender)
+        await anyio.to_thread.run_sync(self._steps.take, repo, mender, repair.steps)
         await self._restorer.restore(verification, repo, mender)
-        await self._steps.ask_anew(verification, repo)
+        await self._steps.ask_anew(verification, repo, mender)
         await anyio.to_thread.run_sync(self._store.mend_payloads, repo, mender)
+        await anyio.to_thread.run_sync(self._store.mend_twins, repo)
         # What is said to be mended was looked at again.
         again = await self._look(verification, cache_dir, repo.folder)
         left = [(finding, self._why(repo, finding)) for finding in again.place.verdict.of_rank(Rank.DAMAGE)]
@@ -144,6 +151,20 @@ class _Fix:
         if left:
             await anyio.to_thread.run_sync(self._ask_the_disk, repo)
         return _fixed(repo, name, done, left)
+
+    async def _open_folders(self, verification: CacheVerification, cache_dir: Path, repo: Repo) -> Repo:
+        """Give folders that nobody may enter their permissions first: what lies in them seemed to be missing."""
+        for _ in range(_MOST_FOLDERS_DEEP):
+            closed = [step for step in repo.repair.of(Act.PERMIT) if step.kind is Kind.UNREADABLE]
+            closed = [step for step in closed if step.key not in repo.failed]
+            if not closed:
+                break
+            mender = Mender(self._disk, repo.cache.root, repo.cache.area, repo.folder)
+            await anyio.to_thread.run_sync(self._steps.take, repo, mender, closed)
+            done, failed = repo.done, repo.failed
+            repo = await self._look(verification, cache_dir, repo.folder)
+            repo.done, repo.failed = done, failed
+        return repo
 
     def _ask_the_disk(self, repo: Repo) -> None:
         """Raise `DiskError` where what is left is no damage, but a disk that died: to readers the two look alike."""

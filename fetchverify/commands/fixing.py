@@ -13,10 +13,9 @@ from fetchverify.core.repair import Repair, Step
 from fetchverify.core.report import Outcome
 from fetchverify.core.retry import PATIENT
 from fetchverify.core.verified import Place
-from fetchverify.errors import DiskError, LockedError
+from fetchverify.errors import DiskError, FetchverifyError, LockedError
+from fetchverify.store.diskerrors import is_failing
 from fetchverify.store.hubcache import HubCache
-
-OWNER_READS = 0o400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +61,20 @@ class Repo:
 class Noting:
     """Notes that a step failed and goes on with the others; a full or failing disk ends the run."""
 
-    def __init__(self, repo: Repo, step: Step) -> None:
-        self._repo, self._step = repo, step
+    def __init__(self, failed: dict[str, str], step: Step) -> None:
+        self._failed, self._step = failed, step
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, LockedError):
-            self._repo.failed[self._step.key] = error.message
+        cause = error.__cause__ if isinstance(error, DiskError) else error
+        if isinstance(cause, FileNotFoundError):
+            self._failed[self._step.key] = "it vanished while the cache was looked at"
             return True
-        if isinstance(error, DiskError) and isinstance(error.__cause__, PermissionError):
-            self._repo.failed[self._step.key] = error.message
+        if isinstance(error, LockedError | DiskError | PermissionError) and not (
+            isinstance(cause, OSError) and is_failing(cause)
+        ):
+            self._failed[self._step.key] = error.message if isinstance(error, FetchverifyError) else str(error)
             return True
         return False

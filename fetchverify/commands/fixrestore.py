@@ -9,14 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio.from_thread
 import anyio.to_thread
 
 from fetchverify import events
-from fetchverify.commands.fixing import FixOptions, Repo
+from fetchverify.commands.fixing import FixOptions, Noting, Repo
 from fetchverify.commands.verification import Verification
 from fetchverify.core.manifest import Manifest, RemoteFile, RepoRef
 from fetchverify.core.plan import Plan, plan_fetch
-from fetchverify.core.repair import Act, good_blobs
+from fetchverify.core.repair import Act, good_blobs, seen_state
 from fetchverify.core.report import Outcome
 from fetchverify.core.retry import patience
 from fetchverify.engine.run import TransferOptions
@@ -24,6 +25,7 @@ from fetchverify.errors import AbsentError, ExitCode, LockedError
 from fetchverify.store.blockmap import load_block_map
 from fetchverify.store.disk import Disk
 from fetchverify.store.mending import Mender, seed_partial
+from fetchverify.store.survey import busy, held_locks
 
 if TYPE_CHECKING:
     from fetchverify.engine.transfer import Transfer
@@ -60,7 +62,8 @@ class Restorer:
             if manifest is not None and files:
                 await self._publish(verification, repo, manifest, files)
             elif commit in rebuilt:
-                await anyio.to_thread.run_sync(self._forget_commit, repo, mender, commit)
+                with Noting(repo.failed, rebuilt[commit]):
+                    await anyio.to_thread.run_sync(self._forget_commit, repo, mender, commit)
             if commit in rebuilt:
                 repo.done.append(rebuilt[commit])
         for step in repo.repair.of(Act.REBUILD):
@@ -87,9 +90,10 @@ class Restorer:
         from fetchverify.net.wire import Endpoint
 
         await anyio.to_thread.run_sync(repo.cache.begin, manifest)
+        await anyio.to_thread.run_sync(self._wait_for_others, repo, files)
         await anyio.to_thread.run_sync(self._seed, repo)
         seen = await anyio.to_thread.run_sync(repo.cache.observe, manifest, files)
-        plan = plan_fetch(files, seen, copies_cost_space=False, bad=repo.repair.bad)
+        plan = plan_fetch(files, seen, copies_cost_space=False, bad=_still_bad(repo))
         endpoint = verification.endpoint or Endpoint.from_environment(self._options.endpoint, self._options.token)
         self._tell_plan(plan, files)
         transfer = Transfer(
@@ -103,6 +107,20 @@ class Restorer:
         outcomes = await transfer.execute(plan)
         await anyio.to_thread.run_sync(repo.cache.finish, manifest)
         self._note(repo, transfer, outcomes)
+
+    def _wait_for_others(self, repo: Repo, files: Sequence[RemoteFile]) -> None:
+        """Let others finish their downloads of these files: what they bring need not come twice."""
+
+        def told(holder: str, waited_s: float) -> None:
+            anyio.from_thread.check_cancelled()
+            event = events.Waiting(what=holder, wait_s=None, waited_s=round(waited_s, 1))
+            anyio.from_thread.run_sync(self._emit, event)
+
+        held = held_locks(repo.cache.cache_dir, repo.folder)
+        for file in files:
+            if f"{file.digest.hex}.lock" in held:
+                with repo.cache.lock(file, told, self._options.lock_timeout_s):
+                    pass
 
     def _note(self, repo: Repo, transfer: Transfer, outcomes: Iterable[Outcome]) -> None:
         self.fetched += transfer.run.bytes_fetched
@@ -152,9 +170,32 @@ class Restorer:
                     seed_partial(self._disk, repo.cache.area, blob, step.digest, block_map, step.blocks)
 
     def _forget_commit(self, repo: Repo, mender: Mender, commit: str) -> None:
-        """Remove a snapshot in which there is nothing, and the refs that lead to it."""
+        """Remove a snapshot in which there is nothing, and the refs that lead to it.
+
+        Raises:
+            LockedError: the hub's client makes both before there is a file: this may be a download under way.
+        """
+        if busy(repo.cache.cache_dir, repo.folder):
+            raise LockedError("another process downloads into this repo at this moment")
         for ref, named in repo.facts.refs.items():
-            if named == commit:
+            if named == commit == repo.cache.read_ref(ref):
                 mender.remove(f"refs/{ref}")
         if os.path.lexists(repo.cache.root / "snapshots" / commit):
             mender.remove_empty(f"snapshots/{commit}")
+
+
+def _still_bad(repo: Repo) -> set[str]:
+    """Return whose bytes are known to be bad, without those that somebody replaced since."""
+    payloads = {link.where: link.state for link in repo.facts.blob_links.values()}
+    bad = set()
+    for where in repo.repair.bad:
+        seen = payloads.get(where) or seen_state(repo.facts, where.removeprefix(f"{repo.facts.root}/"))
+        with suppress(OSError):
+            now = os.lstat(where)
+            if seen is None or (now.st_ino, now.st_size, now.st_mtime_ns) == (
+                seen.st_ino,
+                seen.st_size,
+                seen.st_mtime_ns,
+            ):
+                bad.add(where)
+    return bad

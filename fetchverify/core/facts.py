@@ -185,6 +185,8 @@ class CacheFacts:
         locks_exclude: this kernel alone mounts the file system: a free lock has no holder anywhere.
         unreadable: path below root to why it could not be looked at.
         strange: names in the repo's folder that belong to nobody.
+        obstacles: files where the hub's client takes nothing but folders.
+        dangling: `snapshots/<commit>/<path>` of links out of the repo's blobs, to where nothing is.
     """
 
     root: str
@@ -201,6 +203,8 @@ class CacheFacts:
     locks_exclude: bool = True
     unreadable: Mapping[str, str] = field(default_factory=dict)
     strange: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
+    dangling: frozenset[str] = frozenset()
     area: AreaFacts = field(default_factory=AreaFacts)
 
 

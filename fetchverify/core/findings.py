@@ -29,6 +29,7 @@ class Kind(Enum):
     BROKEN_REF = "a ref without a commit"
     EMPTY_SNAPSHOT = "a snapshot without files"
     NO_SNAPSHOTS = "without a folder of snapshots"
+    OBSTACLE = "a file where a folder belongs"
     FALSE_NO_EXIST = "noted as not existing, which it does"
     BROKEN_LISTING = "a damaged listing"
     LOST_REFERENCE = "a shared blob that does not know its user"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+_DAY_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,23 @@ class PurgeOptions:
         )
 
 
+class Bytes(NamedTuple):
+    """Some bytes on disk, however many names they have.
+
+    Attributes:
+        inode: tells them from others.
+        size: how many they are.
+        names: how many names have to go until they are free: hard links, or a shared payload's users.
+    """
+
+    inode: object
+    size: int
+    names: int
+
+
+Sizes = Mapping[tuple[str, str], Bytes]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
     """One snapshot in the cache.
@@ -44,6 +64,8 @@ class Revision:
         refs: names of refs that lead to it.
         blobs: names of the blobs that it leads to, and of those its copies are.
         used: Unix time of the last use, as far as the file system tells.
+        told_by: what told it: a file's access time, or the time at which a link was made.
+        copies: the bytes of each of its names that is no link: a hard link to a blob, or a file of its own.
     """
 
     repo: tuple[str, str]
@@ -52,6 +74,8 @@ class Revision:
     refs: tuple[str, ...]
     blobs: frozenset[str]
     used: float
+    told_by: str = "access time"
+    copies: tuple[Bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +118,7 @@ def is_pinned(revision: Revision, pins: Iterable[str]) -> bool:
 def plan_purge(
     revisions: Sequence[Revision],
     unlinked: Mapping[str, Iterable[str]],
-    sizes: Mapping[tuple[str, str], tuple[object, int]],
+    sizes: Sizes,
     options: PurgeOptions,
     *,
     now: float,
@@ -104,7 +128,7 @@ def plan_purge(
     Args:
         revisions: all of the cache.
         unlinked: a repo's folder to the blobs that no name leads to.
-        sizes: `(folder, blob)` to the identity of its bytes (an inode) and their number.
+        sizes: `(folder, blob)` to its bytes.
         options: what was asked for.
         now: Unix time.
     """
@@ -118,12 +142,13 @@ def plan_purge(
         _shrink(revisions, free, sizes, options.max_size, going)
     ordered = sorted((r for r in free if (r.folder, r.commit) in going), key=lambda r: r.used)
     staying = [r for r in revisions if (r.folder, r.commit) not in going]
-    return [*_revisions(ordered, staying, sizes, going), *_orphans(unlinked, revisions, sizes, options)]
+    freed = _Freed(sizes)
+    return [*_revisions(ordered, staying, freed, going), *_orphans(unlinked, freed, options)]
 
 
 def _stale(revision: Revision, revisions: Sequence[Revision], options: PurgeOptions, now: float) -> str | None:
     if options.older_than_s is not None and now - revision.used > options.older_than_s:
-        return "not used for longer"
+        return f"last used {_ago(now - revision.used)} by its {revision.told_by}"
     if options.unreferenced and not revision.refs:
         return "no ref names it"
     if options.keep_revisions is not None:
@@ -134,44 +159,70 @@ def _stale(revision: Revision, revisions: Sequence[Revision], options: PurgeOpti
     return None
 
 
-def _inodes(revisions: Iterable[Revision], sizes: Mapping[tuple[str, str], tuple[object, int]]) -> dict[object, int]:
-    keys = {(revision.folder, blob) for revision in revisions for blob in revision.blobs}
-    return dict(sizes[key] for key in keys if key in sizes)
+def _ago(seconds: float) -> str:
+    days = int(seconds // _DAY_S)
+    return "today" if days < 1 else "a day ago" if days == 1 else f"{days:,} days ago"
+
+
+def _names(revision: Revision, sizes: Sizes) -> Iterator[Bytes]:
+    """Yield the bytes of every name that a revision alone has, or shares with others of its repo."""
+    yield from revision.copies
+    for blob in revision.blobs:
+        found = sizes.get((revision.folder, blob))
+        if found is not None:
+            yield found
 
 
 def _shrink(
     revisions: Sequence[Revision],
     free: Sequence[Revision],
-    sizes: Mapping[tuple[str, str], tuple[object, int]],
+    sizes: Sizes,
     most: int,
     going: dict[tuple[str, str], str],
 ) -> None:
-    for revision in [None, *sorted(free, key=lambda each: each.used)]:
-        if revision is not None:
-            going.setdefault((revision.folder, revision.commit), "the cache is larger than it may be")
-        staying = [each for each in revisions if (each.folder, each.commit) not in going]
-        if sum(_inodes(staying, sizes).values()) <= most:
+    staying = [each for each in revisions if (each.folder, each.commit) not in going]
+    holders = Counter(one.inode for each in staying for one in _names(each, sizes))
+    size = sum({one.inode: one.size for each in staying for one in _names(each, sizes)}.values())
+    for revision in sorted((each for each in staying if each in free), key=lambda each: each.used):
+        if size <= most:
             return
+        going[revision.folder, revision.commit] = "the cache is larger than it may be"
+        for one in _names(revision, sizes):
+            holders[one.inode] -= 1
+            size -= 0 if holders[one.inode] else one.size
+
+
+class _Freed:
+    """Counts the names of bytes that go: with the last one they are free."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._sizes = sizes
+        self._gone: Counter[object] = Counter()
+
+    def blob(self, folder: str, name: str) -> int:
+        """Return the bytes that are free when this blob goes, too."""
+        found = self._sizes.get((folder, name))
+        return 0 if found is None else self.name(found)
+
+    def name(self, of: Bytes) -> int:
+        """Return the bytes that are free when one more of their names goes."""
+        self._gone[of.inode] += 1
+        return of.size if self._gone[of.inode] == of.names else 0
 
 
 def _revisions(
-    ordered: Sequence[Revision],
-    staying: Sequence[Revision],
-    sizes: Mapping[tuple[str, str], tuple[object, int]],
-    going: Mapping[tuple[str, str], str],
-) -> Iterable[Purge]:
-    kept = set(_inodes(staying, sizes))
-    needed = {(revision.folder, blob) for revision in staying for blob in revision.blobs}
-    gone: set[tuple[str, str]] = set()
+    ordered: Sequence[Revision], staying: Sequence[Revision], freed: _Freed, going: Mapping[tuple[str, str], str]
+) -> Iterator[Purge]:
+    # A blob goes with the last of its revisions.
+    users = Counter((each.folder, blob) for each in (*ordered, *staying) for blob in each.blobs)
     for revision in ordered:
-        blobs = [blob for blob in sorted(revision.blobs) if (revision.folder, blob) not in needed | gone]
-        gone |= {(revision.folder, blob) for blob in blobs}
-        frees = 0
-        for blob in blobs:
-            inode, size = sizes.get((revision.folder, blob), (None, 0))
-            if inode not in kept:
-                frees += size
-                kept.add(inode)
+        frees = sum(freed.name(copy) for copy in revision.copies)
+        blobs = []
+        for blob in sorted(revision.blobs):
+            users[revision.folder, blob] -= 1
+            if not users[revision.folder, blob]:
+                blobs.append(blob)
+                frees += freed.blob(revision.folder, blob)
         yield Purge(
             folder=revision.folder,
             commit=revision.commit,
@@ -181,21 +232,14 @@ def _revisions(
         )
 
 
-def _orphans(
-    unlinked: Mapping[str, Iterable[str]],
-    revisions: Sequence[Revision],
-    sizes: Mapping[tuple[str, str], tuple[object, int]],
-    options: PurgeOptions,
-) -> Iterable[Purge]:
+def _orphans(unlinked: Mapping[str, Iterable[str]], freed: _Freed, options: PurgeOptions) -> Iterator[Purge]:
     if not options.unreferenced:
         return
-    kept = set(_inodes(revisions, sizes))
     pinned = {pin for pin in options.pins if "@" not in pin}
     for folder, blobs in unlinked.items():
         repo = folder.partition("--")[2].replace("--", "/")
         if any(fnmatch.fnmatchcase(repo, pin) for pin in pinned):
             continue
         for blob in blobs:
-            inode, size = sizes.get((folder, blob), (None, 0))
-            frees = 0 if inode in kept else size
+            frees = freed.blob(folder, blob)
             yield Purge(folder=folder, commit="", blobs=(blob,), frees=frees, why="no name leads to it")

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from fetchverify.core.blocks import Tiling
-from fetchverify.core.facts import Answer, CacheFacts, Promises
+from fetchverify.core.facts import Answer, CacheFacts, Promises, State
 from fetchverify.core.findings import Finding, Kind, Rank
 from fetchverify.core.manifest import Digest
 
@@ -97,6 +97,8 @@ class Repair:
         return sum(step.frees for step in self.steps)
 
 
+CLOSED = "permission denied"  # as a survey says of folders that it may not enter
+
 # Damage to a file's bytes or names: it is published again, from whatever can be proved.
 _FILES = frozenset(
     {Kind.CORRUPT, Kind.TRUNCATED, Kind.POINTER, Kind.PAGE, Kind.SPECIAL, Kind.MISSING, Kind.DANGLING}
@@ -106,6 +108,23 @@ _REMOVED = frozenset(
     {Kind.FALSE_NO_EXIST, Kind.BROKEN_LISTING, Kind.INCOMPLETE, Kind.STALE_LOCK, Kind.TEMPORARY, Kind.CUT_LINKS}
 )
 _REBUILT = frozenset({Kind.NOWHERE_REF, Kind.EMPTY_SNAPSHOT, Kind.NO_SNAPSHOTS})
+
+
+def seen_state(facts: CacheFacts, key: str) -> State | None:
+    """Return the state that a name had when it was looked at; None for what is no file, or has a state of no use."""
+    folder, _, name = key.partition("/")
+    if folder == "blobs":
+        return facts.blobs.get(name) or facts.incompletes.get(name)
+    if folder == "trees":
+        return facts.trees.get(name.removesuffix(".json"))
+    if folder == "..":
+        lock = facts.locks.get(key.rpartition("/")[2])
+        return None if lock is None else lock.state
+    if folder == "snapshots":
+        commit, _, path = name.partition("/")
+        entry = facts.snapshots.get(commit, {}).get(path)
+        return None if isinstance(entry, str) else entry
+    return None
 
 
 def good_blobs(facts: CacheFacts, answers: Mapping[str, Answer]) -> set[str]:
@@ -149,7 +168,12 @@ def plan_repair(
             _add(repair, Act.REBUILD, finding)
         elif finding.kind is Kind.BROKEN_REF:
             _add(repair, Act.ASK_ANEW, finding)
-        elif finding.kind is Kind.WRONG_MODE:
+        elif finding.kind is Kind.OBSTACLE:
+            _add(repair, Act.SET_ASIDE, finding)
+            if finding.key == "refs":  # without `main` the hub's client finds nothing offline
+                main = Finding(kind=Kind.BROKEN_REF, path="refs/main", key="refs/main")
+                _add(repair, Act.ASK_ANEW, main)
+        elif finding.kind is Kind.WRONG_MODE or facts.unreadable.get(finding.key) == CLOSED:
             _add(repair, Act.PERMIT, finding)
         elif finding.kind is Kind.LOOSE_MODE:
             _add(repair, Act.CLOSE, finding)
@@ -187,6 +211,10 @@ def _plan_file(
     offline: bool,
 ) -> None:
     digest = finding.digest
+    listing = promised.get(finding.commit or "")
+    if finding.kind is Kind.DANGLING and not finding.names and listing is not None and finding.path not in listing:
+        _add(repair, Act.REMOVE, finding)  # it leads nowhere, and the commit holds no such file
+        return
     if finding.kind not in (Kind.MISSING, Kind.DANGLING, Kind.WRONG_TARGET):
         repair.bad.add(_where(facts, finding.key))
     wanted = list(_wanted(finding, promised))

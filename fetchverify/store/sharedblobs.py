@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from fetchverify.core.manifest import RemoteFile
 from fetchverify.core.plan import Copy
-from fetchverify.store.diskerrors import disk_error
+from fetchverify.store.disk import Disk
+from fetchverify.store.hublock import hub_lock
 from fetchverify.store.proofs import Proofs
 
 _XET_HASH = re.compile(r"[0-9a-f]{64}")
+_USER = re.compile(rb"(?:model|dataset|space)s--[!-.0-~]+/blobs/[0-9a-f]+")  # as the hub writes it
+_PATIENCE_S = 10.0  # the hub's `_SOFT_LOCK_TIMEOUT`
 
 
 def _store_path(cache_dir: Path, file: RemoteFile) -> str | None:
@@ -61,28 +65,44 @@ def link(cache_dir: Path, blob: Path, file: RemoteFile, source: Copy) -> bool:
     )
 
 
-def refer(cache_dir: Path, xet_hash: str, user: str) -> bool:
-    """Note in a payload's `.refs` that a repo's blob links to it; False where the hub's client has no such notes.
+def payload_mode(cache_dir: Path) -> int:
+    """Return the permissions of a payload: nobody writes to it, and who may enter the cache reads it.
+
+    Source: huggingface_hub 2.4.0 `utils/_shared_blobs.py::_shared_blob_mode`.
+    """
+    try:
+        entered = stat.S_IMODE(cache_dir.stat().st_mode)
+    except OSError:
+        return 0o400
+    return 0o400 | (0o040 if entered & stat.S_IXGRP else 0) | (0o004 if entered & stat.S_IXOTH else 0)
+
+
+def refer(disk: Disk, cache_dir: Path, xet_hash: str, users: Iterable[str]) -> None:
+    """Note in a payload's `.refs` which repos' blobs link to it.
+
+    It is written anew rather than appended to: behind a line that was cut, or beside bytes that are no text, the hub's
+    clean-up would not find what was appended.
 
     Args:
+        disk: takes the writes.
         cache_dir: the cache.
         xet_hash: the payload's name.
-        user: `<repo folder>/blobs/<name>`.
+        users: `<repo folder>/blobs/<name>` of each.
 
     Raises:
         DiskError: it could not be written.
+        LockedError: somebody has held the payload for long.
+
+    Source: huggingface_hub 2.4.0 `utils/_shared_blobs.py`; older lines have no such store, but may meet one.
     """
-    try:
-        from huggingface_hub.utils import _shared_blobs as hubs
-    except ImportError:
-        return False
-    place = hubs.shared_blob_path(cache_dir, xet_hash)
-    try:
-        with hubs._shared_blob_lock(place):
-            hubs._append_manifest_reference(hubs.shared_blob_manifest_path(cache_dir, xet_hash), user)
-    except OSError as error:
-        raise disk_error(error, "write", place) from error
-    return True
+    place = cache_dir / "blobs" / xet_hash[:2] / f"{xet_hash}.refs"
+    with hub_lock(disk, place.with_suffix(".lock"), lambda what, waited_s: None, _PATIENCE_S):
+        raw = b"" if place.is_symlink() or not place.is_file() else place.read_bytes()
+        known = [line.decode() for line in raw.splitlines() if _USER.fullmatch(line)]
+        lines = dict.fromkeys([*known, *users])
+        if place.is_dir() and not place.is_symlink():
+            disk.remove_dir(place)
+        disk.write_file(place, "".join(f"{line}\n" for line in lines).encode(), mode=0o666)
 
 
 def replace(cache_dir: Path, xet_hash: str, blob: Path, size: int) -> bool:
@@ -98,6 +118,15 @@ def replace(cache_dir: Path, xet_hash: str, blob: Path, size: int) -> bool:
         blob_path=str(blob), xet_hash=xet_hash, cache_dir=cache_dir, expected_size=size, replace_existing=True
     )
     return blob.is_symlink()
+
+
+def sweeps() -> bool:
+    """Return whether this line of the hub's client removes payloads."""
+    try:
+        from huggingface_hub.utils._shared_blobs import sweep_shared_blob
+    except ImportError:
+        return False
+    return callable(sweep_shared_blob)
 
 
 def sweep(cache_dir: Path, xet_hash: str) -> bool:

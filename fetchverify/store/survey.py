@@ -13,7 +13,7 @@ import posixpath
 import re
 import stat
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from fetchverify.core.blocks import HEADER_SIZE, RECORD_SIZE
@@ -28,6 +28,7 @@ from fetchverify.core.facts import (
     StoreFacts,
     Unfinished,
 )
+from fetchverify.core.judging.links import blob_behind
 from fetchverify.core.tree import is_commit
 from fetchverify.store.area import AREA_NAME, ORPHAN_S, STAGING
 from fetchverify.store.owner import Life, look, myself, on_local_file_system
@@ -35,6 +36,9 @@ from fetchverify.store.trees import parse_commit
 
 REPO_FOLDER = re.compile(r"(model|dataset|space)s--(.+)")
 MARKER = ".huggingface-shared-blobs"
+_FOLDERS = ("blobs", "refs", "snapshots", ".no_exist", "trees")
+_IGNORED = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # huggingface_hub 2.4.0 `utils/_cache_manager.py`
+_LAYOUT = re.compile(rb"[0-9]+\n?")
 _XET_HASH = re.compile(r"[0-9a-f]{64}")
 _MOST_DEPTH = 128  # deeper than PATH_MAX allows with names of one letter is no repo
 _MOST_REFS_BYTES = 16 << 20
@@ -188,15 +192,23 @@ def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
     # The folder itself may be a link of the user's own, to another disk.
     root = os.path.realpath(cache_dir / folder)
     scan = Scan(root)
-    top = {entry.name for entry in scan.entries("")}
+    found = {entry.name: entry for entry in scan.entries("")}
+    top = found.keys()
+    obstacles = [name for name in _FOLDERS if name in found and _is_no_folder(found[name])]
     blobs, links, incompletes = _blobs(scan, os.path.realpath(cache_dir))
-    commits = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan.entries("snapshots")]
-    return CacheFacts(
+    in_snapshots = [entry for entry in scan.entries("snapshots") if entry.name not in _IGNORED]
+    obstacles += sorted(f"snapshots/{entry.name}" for entry in in_snapshots if _is_no_folder(entry))
+    commits = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in in_snapshots]
+    snapshots = {name: scan.tree(f"snapshots/{name}") for name, is_folder in sorted(commits) if is_folder}
+    facts = CacheFacts(
         root=root,
         now=time.time(),
-        has_snapshots="snapshots" in top,
+        # Absent altogether: somebody removed the repo this moment.
+        has_snapshots=("snapshots" in top and "snapshots" not in obstacles) or not os.path.lexists(root),
         refs=_refs(scan),
-        snapshots={name: scan.tree(f"snapshots/{name}") for name, is_folder in sorted(commits) if is_folder},
+        snapshots=snapshots,
+        dangling=frozenset(_dangling(root, snapshots)),
+        obstacles=tuple(obstacles),
         blobs=blobs,
         blob_links=links,
         incompletes=incompletes,
@@ -205,11 +217,36 @@ def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
         locks=_locks(cache_dir / ".locks" / folder, {name.split(".")[0] for name in incompletes}),
         locks_exclude=on_local_file_system(Path(root)),
         strange=tuple(
-            sorted([*(top - _HUBS_OWN), *(f"snapshots/{name}" for name, is_folder in commits if not is_folder)])
+            sorted(
+                name
+                for name in [*(top - _HUBS_OWN), *(f"snapshots/{name}" for name, is_folder in commits if not is_folder)]
+                if name not in obstacles
+            )
         ),
         area=survey_area(scan, AREA_NAME),
         unreadable=scan.unreadable,
     )
+    for name in obstacles:
+        scan.unreadable.pop(name, None)
+    return facts
+
+
+def _is_no_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether nobody finds a folder here, links looked through; as the hub does."""
+    try:
+        return not entry.is_dir()
+    except OSError:
+        return False
+
+
+def _dangling(root: str, snapshots: Mapping[str, Mapping[str, Entry]]) -> Iterator[str]:
+    """Yield the names that lead out of the repo's blobs and nowhere: the hub's tools drop a repo for one of them."""
+    for commit, names in snapshots.items():
+        for path, entry in names.items():
+            if isinstance(entry, str) and blob_behind(root, commit, path, entry) is None:
+                key = f"snapshots/{commit}/{path}"
+                if not os.path.exists(f"{root}/{key}"):  # noqa: PTH110
+                    yield key
 
 
 def _blobs(scan: Scan, cache_dir: str) -> tuple[dict[str, State], dict[str, Linked], dict[str, State]]:
@@ -286,6 +323,21 @@ def _held(path: str) -> bool:
     return False
 
 
+def held_locks(cache_dir: Path, folder: str) -> frozenset[str]:
+    """Return the names of a repo's lock files that somebody holds at this moment."""
+    scan = Scan(str(cache_dir / ".locks" / folder))
+    found = scan.states("").items()
+    return frozenset(n for n, state in found if stat.S_ISREG(state.st_mode) and _held(f"{scan.root}/{n}"))
+
+
+def busy(cache_dir: Path, folder: str) -> bool:
+    """Return whether somebody downloads into a repo at this moment: the hub's client, or we in another process."""
+    if held_locks(cache_dir, folder):
+        return True
+    area = survey_area(Scan(os.path.realpath(cache_dir / folder)), AREA_NAME)
+    return any(one.alive for one in area.unfinished)
+
+
 def survey_area(scan: Scan, name: str) -> AreaFacts:
     """Return what lies in the area `name` below the scan's root."""
     me = myself()
@@ -325,7 +377,8 @@ def survey_store(cache_dir: Path) -> StoreFacts:
         if state is None:
             continue
         if entry.name == MARKER:
-            marked = stat.S_ISREG(state.st_mode)
+            # A number that we do not know is a layout to come: not ours to overwrite.
+            marked = _LAYOUT.fullmatch(small_bytes(f"{root}/{MARKER}", 16) or b"") is not None
         elif stat.S_ISDIR(state.st_mode) and len(entry.name) == 2:
             for name, each in scan.states(entry.name).items():
                 if name[:2] == entry.name and _XET_HASH.fullmatch(name) and stat.S_ISREG(each.st_mode):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from huggingface_hub import HfApi, scan_cache_dir, snapshot_download
+from huggingface_hub import scan_cache_dir, snapshot_download
 
 from fetchverify.commands.fix_cache import run
 from fetchverify.commands.fixing import FixOptions
@@ -25,7 +25,20 @@ from fetchverify.core.purge import PurgeOptions
 from fetchverify.errors import AbsentError
 from fetchverify.events import ignore
 from mock_server import MiB, MockHub
-from tests.damage import A_DAY_AND_MORE, CATALOGUE, FILES, REPO, WEIGHTS, Cached, Damage, a_world, names_of
+from tests.damage import (
+    A_DAY_AND_MORE,
+    CATALOGUE,
+    DROPPED,
+    FILES,
+    ODD,
+    REPO,
+    WEIGHTS,
+    Cached,
+    Damage,
+    a_world,
+    names_of,
+)
+from tests.hubcli import listed, verified
 
 pytestmark = pytest.mark.anyio
 
@@ -100,15 +113,13 @@ def content_for_the_hub(hub: MockHub, repo: Cached, files: set[str]) -> None:
     """The hub's own scan lists the repo without a warning, its checksums agree, and its reader finds every file."""
     told = scan_cache_dir(repo.cache)
     assert not told.warnings, told.warnings
-    assert [REPO] == [each.repo_id for each in told.repos]
+    assert [f"model/{REPO}"] == listed(repo.cache)
+    assert 0 == verified(repo.cache, REPO, hub.endpoint)[0]
     found = Path(snapshot_download(REPO, cache_dir=repo.cache, local_files_only=True))
     for path in files:
         value = FILES[path]
         expected = value if isinstance(value, bytes) else value.read(0, value.size)  # type: ignore[union-attr]
         assert expected == (found / path).read_bytes(), path
-    checked = HfApi(endpoint=hub.endpoint, token=False).verify_repo_checksums(REPO, cache_dir=repo.cache)
-    assert not checked.mismatches
-    assert not checked.missing_paths
 
 
 @pytest.mark.parametrize("damage", CATALOGUE, ids=names_of())
@@ -118,6 +129,7 @@ async def test_every_damage_is_mended_at_its_cost(hub: MockHub, repo: Cached, wr
     whole = inodes(repo)
     bad = {repo.blob(path).name for path in damage.fetch} if damage.fetch else set()
     damage.do(repo)
+    assert (damage.name in DROPPED) is (listed(repo.cache) == [])
     hub.ledger.clear()
     report = await fix(hub, repo)
     assert 0 == report.exit_code, report.as_json()
@@ -127,8 +139,33 @@ async def test_every_damage_is_mended_at_its_cost(hub: MockHub, repo: Cached, wr
     now = inodes(repo)
     assert all(now.get(name) == inode for name, inode in whole.items() if name not in bad), "nothing whole is touched"
     assert not await damage_left(hub, repo)
-    if not damage.kinds & LEFT:
-        content_for_the_hub(hub, repo, set(FILES))
+    content_for_the_hub(hub, repo, set(FILES))
+
+
+def everything(repo: Cached) -> dict[str, tuple[int, int, bytes | str]]:
+    """Return inode, mode and content of all that lies in a repo, but for our own folder and listings."""
+    found: dict[str, tuple[int, int, bytes | str]] = {}
+    for place in sorted(Path(os.path.realpath(repo.root)).rglob("*")):
+        if not {".fetchverify", "trees"} & set(place.parts) and not place.is_dir():
+            seen = place.lstat()
+            content = os.readlink(place) if place.is_symlink() else place.read_bytes()
+            found[str(place)] = (seen.st_ino, seen.st_mode, content)
+    return found
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_what_is_odd_and_whole_is_left_as_it_is(hub: MockHub, repo: Cached, odd: str) -> None:
+    ODD[odd](repo)
+    before = everything(repo)
+    hub.ledger.clear()
+    for deep in (False, True):
+        report = await fix(hub, repo, deep=deep)
+        assert (0, {}, 0) == (report.exit_code, bytes_asked_for(hub), report.bytes_fetched), report.as_json()
+        assert before == everything(repo)
+    assert not await damage_left(hub, repo)
+    assert [f"model/{REPO}"] == listed(repo.cache)
+    if "refs" in {place.name for place in repo.root.iterdir()}:
+        assert 0 == verified(repo.cache, REPO, hub.endpoint)[0]
 
 
 @pytest.mark.leaves_damage

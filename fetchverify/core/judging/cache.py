@@ -108,14 +108,15 @@ def _judge_snapshot(
             continue
         name = blob_behind(root, commit, path, entry)
         if files is not None and promise is None:
-            if name is not None:
-                blobs.look(name)
-            verdict.add(Kind.EXTRA, path, key, commit=commit, detail="the commit holds no such file")
+            lost = key in facts.dangling if name is None else blobs.look(name) is None
+            extra = Kind.DANGLING if lost else Kind.EXTRA
+            verdict.add(extra, path, key, commit=commit, detail="the commit holds no such file")
             continue
         verdict.files += 1
         if name is None:
             detail = f"it leads to `{entry}`, outside the repo's blobs: not followed"
-            kind = Kind.WRONG_TARGET if promise is not None else Kind.UNPROVED
+            unknown = Kind.DANGLING if key in facts.dangling else Kind.UNPROVED
+            kind = Kind.WRONG_TARGET if promise is not None else unknown
             verdict.add(kind, path, key, commit=commit, detail=detail, **fields_of(promise))
             continue
         found = blobs.look(name)
@@ -184,6 +185,8 @@ def _judge_copy(
 def _judge_refs(verdict: Verdict, facts: CacheFacts) -> None:
     if not facts.has_snapshots:
         verdict.add(Kind.NO_SNAPSHOTS, "snapshots", "snapshots", detail="the hub's tools drop the whole repo")
+    for name in facts.obstacles:
+        verdict.add(Kind.OBSTACLE, name, name, detail="the hub's client takes it for a folder")
     for name, commit in facts.refs.items():
         key = f"refs/{name}"
         if commit is None:

@@ -52,7 +52,10 @@ class Downloading:
         env = environment(home, hub.endpoint)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen([sys.executable, *words], env=env, **pipes)  # type: ignore[call-overload]
-        self._unfinished = {"hub": "blobs/*.incomplete", "ours": ".fetchverify/partial/sha256-*/data"}[who]
+        self._unfinished = {
+            "hub": f"blobs/{WEIGHTS.sha256()}.*incomplete",
+            "ours": f".fetchverify/partial/sha256-{WEIGHTS.sha256()}/data",
+        }[who]
         self.partial = self._wait()
 
     def _wait(self) -> Path:

@@ -11,7 +11,7 @@ import xxhash
 
 from fetchverify.core.blocks import BlockMap, MiB
 from fetchverify.core.facts import HEAD_BYTES, Answer, How, Question, State
-from fetchverify.engine.hashing import BUFFER_SIZE, new_hash
+from fetchverify.engine.hashing import new_buffer, new_hash
 
 # A file of which nothing is in memory leaves nothing there, either, from this size: reading 500 GB must not push
 # out what other programs work with. Smaller ones cost more to ask about than they hold.
@@ -137,7 +137,7 @@ class _Reader:
     """One thread's buffer, and the ways to read a file through it."""
 
     def __init__(self, stopped: threading.Event) -> None:
-        self._buffer = memoryview(bytearray(BUFFER_SIZE))
+        self._buffer = new_buffer()
         self._stopped = stopped
 
     def hash(self, fd: int, state: State, question: Question, count: Callable[[int], None]) -> str | None:

@@ -13,7 +13,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from fetchverify.core.manifest import Digest
-from fetchverify.engine.hashing import BUFFER_SIZE, new_hash
+from fetchverify.engine.hashing import new_buffer, new_hash
 from fetchverify.errors import ungrouped
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Auditor:
 
     def _measure(self, path: Path, digest: Digest, size: int) -> str | None:
         state, done = new_hash(digest, size), 0
-        buffer = memoryview(bytearray(BUFFER_SIZE))
+        buffer = new_buffer()
         try:
             with path.open("rb", buffering=0) as file:
                 while count := file.readinto(buffer):

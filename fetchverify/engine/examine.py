@@ -13,7 +13,7 @@ from fetchverify.core.diagnosis.filerules import UNREAD, judge_file, wrong_conte
 from fetchverify.core.diagnosis.findings import Finding, Origin
 from fetchverify.core.diagnosis.layouts import SHARD
 from fetchverify.core.manifest import Digest
-from fetchverify.engine.hashing import BUFFER_SIZE, new_hash
+from fetchverify.engine.hashing import new_buffer, new_hash
 from fetchverify.formats import config, dcp, gguf, safetensors, torchfile
 from fetchverify.formats.sniff import sniff
 from fetchverify.formats.source import Malformed, Source
@@ -162,7 +162,7 @@ def md5_of(path: Path) -> str:
 
 
 def _fed(state: hashlib._Hash, path: Path) -> str:
-    buffer = memoryview(bytearray(BUFFER_SIZE))
+    buffer = new_buffer()
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             state.update(buffer[:count])

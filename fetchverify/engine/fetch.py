@@ -12,7 +12,7 @@ import xxhash
 from fetchverify.core.blocks import Block, MiB, Tiling
 from fetchverify.core.manifest import Manifest, RemoteFile
 from fetchverify.core.retry import Failure
-from fetchverify.engine.hashing import BUFFER_SIZE, BufferPool, InOrderHash
+from fetchverify.engine.hashing import BUFFER_SIZE, BufferPool, InOrderHash, new_buffer
 from fetchverify.engine.pace import Pace
 from fetchverify.net.transport import Body, ByteClient, Source, TransferError
 from fetchverify.store.partial import Partial
@@ -276,7 +276,7 @@ class Spare:
     def get(self) -> memoryview:
         """Return the buffer."""
         if self._buffer is None:
-            self._buffer = memoryview(bytearray(BUFFER_SIZE))
+            self._buffer = new_buffer()
         return self._buffer
 
 

@@ -46,6 +46,15 @@ def new_hash(digest: Digest, size: int) -> hashlib._Hash:
     return state
 
 
+def new_buffer() -> memoryview:
+    """Return a buffer of `BUFFER_SIZE` that begins with a page.
+
+    Where one begins 16 bytes into a page, as those of `bytearray` do, some processors copy from the page cache at a
+    fifth of their speed: each byte goes to nearly the same place in its page as it came from.
+    """
+    return memoryview(mmap.mmap(-1, BUFFER_SIZE, **_PRIVATE))
+
+
 class BufferPool:
     """At most `most` buffers of 1 MiB that begin on a page, shared by all connections of a run; thread-safe."""
 
@@ -62,7 +71,7 @@ class BufferPool:
             if not self._unmade:
                 return None
             self._unmade -= 1
-        return memoryview(mmap.mmap(-1, BUFFER_SIZE, **_PRIVATE))
+        return new_buffer()
 
     def give(self, buffer: memoryview) -> None:
         """Take a buffer back."""
@@ -181,7 +190,7 @@ class InOrderHash:
         Raises:
             DiskError: the partial could not be read.
         """
-        scratch = memoryview(bytearray(BUFFER_SIZE))
+        scratch = new_buffer()
         self.busy = True
         try:
             return self._consume(scratch)

@@ -11,5 +11,7 @@ verify     what lies in the cache or a folder, held against the Hub's word or wh
 truth      where that word comes from; `sums` writes SHA256SUMS
 fix_cache  what is damaged in the cache, mended: `fixing` what its parts share, `fixsteps` single names,
            `fixrestore` files linked or fetched again, `fixstore` the shared store; `purging` removes what is stale
+garbage    keeps Python's collector from looking at 100,000 files again and again
+meant      what was perhaps meant where a name is not known
 runner     runs a command until it ends or a signal comes
 """

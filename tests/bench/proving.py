@@ -38,7 +38,7 @@ def measure(
     parts = []
     with workshop(folder, 5 * size) as (work, shelf_folder, _), Launcher() as launcher:
         shelf = Shelf(shelf_folder)
-        names = [(f"model-{number:05d}.safetensors", 2 * size // _FILES) for number in range(1, _FILES + 1)]
+        names = [(f"model-{number:05d}.safetensors", 4 * size // _FILES) for number in range(1, _FILES + 1)]
         case = shelf.add("cache", "", names, lfs=True)
         one = shelf.add("one", "", [("model.safetensors", size)], lfs=True)
         shelf.world.add("bench/many", many_small_files(count))

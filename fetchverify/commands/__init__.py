@@ -12,6 +12,6 @@ truth      where that word comes from; `sums` writes SHA256SUMS
 fix_cache  what is damaged in the cache, mended: `fixing` what its parts share, `fixsteps` single names,
            `fixrestore` files linked or fetched again, `fixstore` the shared store; `purging` removes what is stale
 garbage    keeps Python's collector from looking at 100,000 files again and again
-meant      what was perhaps meant where a name is not known
+meant      what a person means who names something to `doctor`
 runner     runs a command until it ends or a signal comes
 """

@@ -127,13 +127,11 @@ class Restorer:
         self.requests += transfer.run.requests
         commit = transfer.run.manifest.commit
         ended = {outcome.path: outcome for outcome in outcomes}
-        for outcome in ended.values():
-            if outcome.kind.exit_code is not ExitCode.CLEAN:
-                repo.failed[outcome.path] = outcome.detail or outcome.kind.value
+        good = {path for path, outcome in ended.items() if outcome.kind.exit_code is ExitCode.CLEAN}
+        for path in ended.keys() - good:
+            repo.failed[path] = ended[path].detail or ended[path].kind.value
         repo.outcomes += ended.values()
-        for step in repo.repair.of(Act.RESTORE):
-            if step.commit == commit and step.path in ended and step.path not in repo.failed:
-                repo.done.append(step)
+        repo.done += [step for step in repo.repair.of(Act.RESTORE) if step.commit == commit and step.path in good]
 
     def _transfer_options(self, *, offline: bool) -> TransferOptions:
         options = self._options

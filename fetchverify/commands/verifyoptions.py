@@ -65,6 +65,8 @@ def check(options: VerifyOptions) -> None:
     folder = options.target is not None and is_path(options.target) and inside_a_cache(options.target) is None
     if not folder and options.sums is not None:
         raise UsageError("`--sums` goes with a folder: type its path, such as `./name`")
+    if options.sums is not None and options.revision is not None:
+        raise UsageError("`--sums` says what the files are, and `-r` would have the Hub say it", hint="leave one out")
     if not folder and options.repo is not None:
         raise UsageError("`--repo` says what a folder holds: type its path, such as `./name`")
 

@@ -71,6 +71,7 @@ def typed(hub: MockHub, pristine: Path, tmp_path: Path) -> Typed:
         (("--all", "--write-sums"), 2, "takes one repo"),
         ((REPO, "--sums", "x"), 2, "goes with a folder"),
         ((REPO, "--repo", REPO), 2, "what a folder holds"),
+        (("./folder", "--sums", "x", "-r", "main"), 2, "leave one out"),
         (("./folder", "--sums", "nowhere"), 2, "cannot read sums from `nowhere`"),
         (("./nowhere",), 3, "there is no folder"),
         (("org/none",), 3, "is not in the cache"),

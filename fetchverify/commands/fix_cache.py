@@ -13,7 +13,7 @@ from fetchverify import events
 from fetchverify.commands.fixing import FixOptions, Repo
 from fetchverify.commands.fixrestore import Restorer
 from fetchverify.commands.fixsteps import SmallSteps
-from fetchverify.commands.fixstore import SharedStore
+from fetchverify.commands.fixstore import NAME, SharedStore, fixed_store
 from fetchverify.commands.garbage import without_collector
 from fetchverify.commands.purging import purge
 from fetchverify.commands.verifycache import CacheVerification
@@ -197,6 +197,8 @@ class _Fix:
                 quarantine=options.empty_quarantine,
             )
         )
+        if any(one.folder == "blobs" for one in found) and not any(place.name == NAME for place in places):
+            places = [*places, fixed_store(str(cache_dir / "blobs"))]
         purged = [
             replace(place, purged=tuple(one for one in found if one.folder == Path(place.target).name))
             for place in places

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from fetchverify.commands.fixing import Noting, Repo
@@ -19,7 +20,7 @@ from fetchverify.store.mending import Mender
 from fetchverify.store.survey import repo_folders, survey_cache, survey_store
 from fetchverify.store.twins import relink_twins
 
-_NAME = "shared blobs"
+NAME = "shared blobs"
 
 
 class SharedStore:
@@ -83,11 +84,11 @@ class SharedStore:
             still = {(finding.kind, finding.key) for finding in again}
             done = [step for step in done if (step.kind, step.key) not in still]
             left = [(one, why.get(one.key, "it could not be mended")) for one in again if one.kind.rank is Rank.DAMAGE]
-        return [FixedPlace(name=_NAME, repo_type=None, target=root, steps=tuple(done), left=tuple(left))]
+        return [replace(fixed_store(root), steps=tuple(done), left=tuple(left))]
 
     def _take(self, cache_dir: Path, repair: Repair) -> dict[str, str]:
         """Take the steps; return those that failed, by key, and why."""
-        mender = Mender(self._disk, cache_dir / "blobs", cache_dir / "blobs", _NAME)
+        mender = Mender(self._disk, cache_dir / "blobs", cache_dir / "blobs", NAME)
         failed: dict[str, str] = {}
         users: defaultdict[str, list[str]] = defaultdict(list)
         for step in repair.of(Act.REFER):
@@ -105,6 +106,11 @@ class SharedStore:
                     case Act.REFER if step.key in users:
                         sharedblobs.refer(self._disk, cache_dir, step.key.rpartition("/")[2], users.pop(step.key))
         return failed
+
+
+def fixed_store(root: str) -> FixedPlace:
+    """Return the store as a place in which nothing was wrong."""
+    return FixedPlace(name=NAME, repo_type=None, target=root, steps=(), left=())
 
 
 def _look(cache_dir: Path, folders: list[str]) -> tuple[str, list[Finding]]:

@@ -61,6 +61,7 @@ class _Fix:
         verification = self._verification()
         with without_collector():
             async with verification.asking():
+                await verification.connect()
                 folders = self._folders(cache_dir, verification)
                 repos = [await self._look(verification, cache_dir, folder) for folder in folders]
                 network = _network(repos)

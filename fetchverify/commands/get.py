@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from fetchverify import events
 from fetchverify.core.manifest import Manifest, RemoteFile, RepoKind, RepoPath, RepoRef
-from fetchverify.core.paths import case_collisions
+from fetchverify.core.paths import WEIGHT_ENDINGS, case_collisions
 from fetchverify.core.plan import Plan, Seen, plan_fetch
 from fetchverify.core.reference import parse_reference
 from fetchverify.core.report import Outcome, OutcomeKind, Report
@@ -32,8 +32,6 @@ from fetchverify.store.layout import Layout
 if TYPE_CHECKING:
     from fetchverify.core.diagnosis.findings import Finding
     from fetchverify.core.pins import Pin
-
-_PERHAPS_WEIGHTS = (".safetensors", ".gguf", ".pth", ".bin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +182,7 @@ async def _broken_there(
     published = [
         outcome.path
         for outcome in outcomes
-        if outcome.path.endswith(_PERHAPS_WEIGHTS)
+        if outcome.path.endswith(WEIGHT_ENDINGS)
         and outcome.kind.exit_code is ExitCode.CLEAN
         and outcome.kind is not OutcomeKind.KEPT
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,18 +68,26 @@ class Verification:
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
-        """Have a Hub to ask in the block, where one may be asked."""
-        if self._options.offline or self._options.sums is not None:
+        """Let `connect` be called in the block."""
+        async with AsyncExitStack() as self._stack:
             yield
+
+    async def connect(self) -> None:
+        """Have a Hub to ask, where one may be asked, from now on."""
+        if self.hub is not None or not self.may_ask:
             return
-        # Imported only here: offline, httpx and its kin are half of a short run.
+        # Imported only here: for who asks nothing, httpx and its kin are half of a short run.
         from fetchverify.net.hub import Hub
         from fetchverify.net.wire import Endpoint
 
         self.endpoint = Endpoint.from_environment(self._options.endpoint, self._options.token)
-        async with Hub(self.endpoint, emit=self._emit, patience=patience(self._options.retries)) as hub:
-            self.hub = hub
-            yield
+        hub = Hub(self.endpoint, emit=self._emit, patience=patience(self._options.retries))
+        self.hub = await self._stack.enter_async_context(hub)
+
+    @property
+    def may_ask(self) -> bool:
+        """Return whether the Hub's word is wanted."""
+        return not self._options.offline and self._options.sums is None
 
     def report(self, began: float, places: list[Place], network: ExitCode, sums: str | None) -> VerifyReport:
         """Return what the run says at its end."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +44,7 @@ async def _verify(options: VerifyOptions, emit: events.Emit, began: float) -> Ve
         directory = folder_at(options.target)
         folder = FolderVerification(options, emit)
         async with folder.asking():
+            await folder.connect()
             return folder.report(began, *await folder.places(directory))
     if place is not None:
         options = replace(options, **place)
@@ -54,16 +55,19 @@ async def _verify(options: VerifyOptions, emit: events.Emit, began: float) -> Ve
 
 def _broken_there(report: VerifyReport) -> tuple[Finding, ...]:
     """Return what is proved and yet broken: the repo itself holds a pointer, or a cut shard."""
+    places = [place for place in report.places if place.repo_type == "model" and place.weights]
+    if not places:
+        return ()
+    # Imported only here: it knows every format of weights.
     from fetchverify.engine.examine import broken_weights
-    from fetchverify.store.reading import file_names
 
     found: list[Finding] = []
-    for place in report.places:
-        if place.repo_type != "model":
-            continue
-        root = Path(place.target)
+    for place in places:
         known = {finding.path for finding in place.verdict.findings}
-        for folder in [root / "snapshots" / commit for commit in place.commits] if place.in_cache else [root]:
-            if os.path.isdir(folder):  # noqa: PTH112 - `Path.is_dir` raises where a folder on the way is closed
-                found += broken_weights(folder, (path for path in file_names(folder) if path not in known))
+        there: defaultdict[Path, list[str]] = defaultdict(list)
+        for commit, path in place.weights:
+            if path not in known:
+                there[Path(place.target) if commit is None else Path(place.target, "snapshots", commit)].append(path)
+        for folder, paths in there.items():
+            found += broken_weights(folder, paths)
     return tuple(found)

@@ -16,6 +16,7 @@ from fetchverify.core.judging.cache import judge_cache, judge_contents
 from fetchverify.core.judging.questions import cache_questions
 from fetchverify.core.judging.store import judge_store
 from fetchverify.core.manifest import RepoRef
+from fetchverify.core.paths import WEIGHT_ENDINGS
 from fetchverify.core.reference import parse_reference
 from fetchverify.core.verified import Place
 from fetchverify.errors import AbsentError, ExitCode, FetchverifyError, UsageError
@@ -33,6 +34,8 @@ class CacheVerification(Verification):
         from huggingface_hub import constants
 
         options = self._options
+        if not self._may_seal or _names_a_host(options.target):
+            await self.connect()
         cache_dir = (options.cache_dir or Path(constants.HF_HUB_CACHE)).expanduser().absolute()
         if options.target is None:
             folders, ref = repo_folders(cache_dir), None
@@ -104,6 +107,7 @@ class CacheVerification(Verification):
                     wanted=wanted,
                     known=known,
                 )
+        await self.connect()
         if revision is not None and repo is not None:
             commit = await self._commit(cache, RepoRef(kind=repo[0], repo_id=repo[1], revision=revision), facts)
             facts = replace(facts, snapshots={commit: facts.snapshots[commit]}, refs={}, no_exist={}, unreadable={})
@@ -137,7 +141,7 @@ class CacheVerification(Verification):
 
     def _unchanged(self, area: Path, facts: CacheFacts) -> Verdict | None:
         """Return what was found when the folder was sealed; None where it is not as it was then."""
-        asked = self.hub is not None
+        asked = self.may_ask
         return read_seal(area, fingerprint(facts, source_of(area), asked=asked), asked=asked)
 
     def _seal(self, job: Job, verdict: Verdict) -> None:
@@ -194,6 +198,12 @@ class CacheVerification(Verification):
             verdict=verdict,
             files=tuple(files),
             trouble=None if job.truth.trouble is None else job.truth.trouble.message,
+            weights=tuple(
+                (commit, path)
+                for commit, names in facts.snapshots.items()
+                for path in names
+                if path.endswith(WEIGHT_ENDINGS)
+            ),
         )
 
     def _write_cache_sums(self, job: Job, place: Place) -> str | None:
@@ -208,6 +218,11 @@ class CacheVerification(Verification):
         out = Path(SUMS_NAME) if out == Path() else out
         snapshot = Path(facts.root, "snapshots", commits[0])
         return write_sums(self._disk, snapshot, job.promised[commits[0]], place.verdict, out, job.wanted, self._emit)
+
+
+def _names_a_host(target: str | None) -> bool:
+    """Return whether an address may have to be held against the endpoint's."""
+    return target is not None and (target.count("/") > 1 or ":" in target)
 
 
 def _not_in_cache(target: str, ref: RepoRef, cache_dir: Path) -> FetchverifyError:

@@ -18,6 +18,7 @@ from fetchverify.core.facts import Evidence, FolderFacts, How, Promised, Promise
 from fetchverify.core.judging.folder import judge_folder
 from fetchverify.core.judging.questions import folder_questions
 from fetchverify.core.manifest import Digest, RepoRef
+from fetchverify.core.paths import WEIGHT_ENDINGS
 from fetchverify.core.reference import parse_reference
 from fetchverify.core.tree import is_commit
 from fetchverify.core.verified import Place
@@ -132,6 +133,7 @@ class FolderVerification(Verification):
             commits=() if commit is None else (commit,),
             verdict=verdict,
             files=tuple(files),
+            weights=tuple((None, path) for path in facts.files if path.endswith(WEIGHT_ENDINGS)),
         )
 
 

@@ -41,6 +41,8 @@ _RESERVED = re.compile(
 # What any path looks like that holds one of those, or a component whose end Windows drops.
 _SUSPECT = re.compile(r"(?<![^/])(?:co|prn|aux|nul|lpt)|[. ](?![^/])", re.IGNORECASE)
 _NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]')
+# How the names of weights end; others are not worth to be opened.
+WEIGHT_ENDINGS = (".safetensors", ".gguf", ".pth", ".bin")
 
 
 def shown(raw: object, most: int = _MOST_SHOWN) -> str:

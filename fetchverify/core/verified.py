@@ -24,6 +24,7 @@ class Place:
         verdict: what was found.
         files: `(commit, path, evidence, how)` of each good file, where they were asked for.
         trouble: why the Hub could not be asked; then what lies here was the truth.
+        weights: `(commit, path)` of what may be a model's weights, by its name.
     """
 
     target: str
@@ -34,6 +35,7 @@ class Place:
     verdict: Verdict
     files: tuple[tuple[str | None, str, Evidence, How], ...] = ()
     trouble: str | None = None
+    weights: tuple[tuple[str | None, str], ...] = ()
 
     @property
     def remedy(self) -> str | None:

@@ -109,15 +109,17 @@ def _open_nginx(
     *,
     access_log: bool,
 ) -> None:
+    # First the doors, which are held from now on: else one of them may be given a port that was found free for nginx.
+    doors = {way.name: (listener(HUB_HOST), listener(CDN_HOST)) for way in ways if way.line is not None}
     ports = iter(place.free_ports(*[HUB_HOST, CDN_HOST] * len(ways)))
     faces = []
     for way in ways:
         hub, cdn = next(ports), next(ports)
         public_hub, public_cdn = hub, cdn
         if way.line is not None:
-            doors = [(listener(HUB_HOST), HUB_HOST, hub), (listener(CDN_HOST), CDN_HOST, cdn)]
-            public_hub, public_cdn = (int(sock.getsockname()[1]) for sock, _, _ in doors)
-            stack.enter_context(laid(program, way.line, doors))
+            to_hub, to_cdn = doors[way.name]
+            public_hub, public_cdn = (int(sock.getsockname()[1]) for sock in (to_hub, to_cdn))
+            stack.enter_context(laid(program, way.line, [(to_hub, HUB_HOST, hub), (to_cdn, CDN_HOST, cdn)]))
         face = Face(
             name=way.name,
             hub=hub,

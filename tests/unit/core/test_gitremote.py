@@ -42,7 +42,7 @@ def ssh(destination: str, path: str, fallback: str, port: int | None = None) -> 
         ("/srv/repo.git", LocalServer(path="/srv/repo.git")),
         ("../other", LocalServer(path="../other")),
         ("file:///srv/re%20po", LocalServer(path="/srv/re po")),
-        ("C:/work/repo", LocalServer(path="C:/work/repo")),
+        ("C:/code/repo", LocalServer(path="C:/code/repo")),
     ],
 )
 def test_an_address_of_git_leads_to_its_lfs_server(url: str, server: Server) -> None:

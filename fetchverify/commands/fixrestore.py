@@ -24,8 +24,9 @@ from fetchverify.engine.run import TransferOptions
 from fetchverify.errors import AbsentError, ExitCode, LockedError
 from fetchverify.store.blockmap import load_block_map
 from fetchverify.store.disk import Disk
+from fetchverify.store.lockfiles import held_locks
 from fetchverify.store.mending import Mender, seed_partial
-from fetchverify.store.survey import busy, held_locks
+from fetchverify.store.survey import busy
 
 if TYPE_CHECKING:
     from fetchverify.engine.transfer import Transfer

@@ -20,7 +20,8 @@ from fetchverify.errors import AbsentError, FetchverifyError, NetworkError, Usag
 from fetchverify.store import trees
 from fetchverify.store.localdir import HUB_FOLDER
 from fetchverify.store.proofs import Proofs
-from fetchverify.store.survey import REPO_FOLDER, small_bytes
+from fetchverify.store.scan import small_bytes
+from fetchverify.store.survey import REPO_FOLDER
 from fetchverify.store.surveyclone import clone_promises, look_at_clone
 
 if TYPE_CHECKING:

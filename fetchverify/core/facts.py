@@ -181,7 +181,7 @@ class CacheFacts:
         incompletes: the hub's own partials.
         trees: commit to state of its cached listing.
         no_exist: commit to the paths that the hub's client was told do not exist.
-        locks: name in `.locks` to the lock.
+        locks: name in `.locks` to the lock, where no blob of its name is here.
         locks_exclude: this kernel alone mounts the file system: a free lock has no holder anywhere.
         unreadable: path below root to why it could not be looked at.
         strange: names in the repo's folder that belong to nobody.

@@ -21,7 +21,7 @@ from fetchverify.errors import DiskError
 from fetchverify.store.area import STAGING
 from fetchverify.store.disk import Disk
 from fetchverify.store.proofs import Source
-from fetchverify.store.survey import small_bytes
+from fetchverify.store.scan import small_bytes
 
 _VERSION = 2
 _MOST_BYTES = 4096

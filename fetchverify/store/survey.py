@@ -7,13 +7,12 @@ a name.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import posixpath
 import re
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fetchverify.core.blocks import HEADER_SIZE, RECORD_SIZE
@@ -22,7 +21,6 @@ from fetchverify.core.facts import (
     CacheFacts,
     Entry,
     Linked,
-    Lock,
     Payload,
     State,
     StoreFacts,
@@ -31,7 +29,9 @@ from fetchverify.core.facts import (
 from fetchverify.core.judging.links import blob_behind
 from fetchverify.core.tree import is_commit
 from fetchverify.store.area import AREA_NAME, ORPHAN_S, STAGING
+from fetchverify.store.lockfiles import held_locks, survey_locks
 from fetchverify.store.owner import Life, look, myself, on_local_file_system
+from fetchverify.store.scan import Scan, small_bytes, state_of
 from fetchverify.store.trees import parse_commit
 
 REPO_FOLDER = re.compile(r"(model|dataset|space)s--(.+)")
@@ -40,16 +40,8 @@ _FOLDERS = ("blobs", "refs", "snapshots", ".no_exist", "trees")
 _IGNORED = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # huggingface_hub 2.4.0 `utils/_cache_manager.py`
 _LAYOUT = re.compile(rb"[0-9]+\n?")
 _XET_HASH = re.compile(r"[0-9a-f]{64}")
-_MOST_DEPTH = 128  # deeper than PATH_MAX allows with names of one letter is no repo
 _MOST_REFS_BYTES = 16 << 20
 _HUBS_OWN = frozenset({"blobs", "refs", "snapshots", ".no_exist", "trees", AREA_NAME})
-
-
-def state_of(seen: os.stat_result) -> State:
-    """Return the part of a stat that is kept."""
-    return State(
-        seen.st_mode, seen.st_size, seen.st_mtime_ns, seen.st_dev, seen.st_ino, seen.st_nlink, seen.st_ctime_ns
-    )
 
 
 def repo_folders(cache_dir: Path) -> list[str]:
@@ -59,131 +51,6 @@ def repo_folders(cache_dir: Path) -> list[str]:
             return sorted(entry.name for entry in entries if REPO_FOLDER.fullmatch(entry.name) and entry.is_dir())
     except OSError:
         return []
-
-
-class Scan:
-    """Reads folders; remembers what could not be looked at, by path below the root."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.unreadable: dict[str, str] = {}
-
-    def entries(self, path: str) -> list[os.DirEntry[str]]:
-        """Return what lies in the folder `path` below the root; nothing where it is absent or no folder."""
-        full = f"{self.root}/{path}" if path else self.root
-        try:
-            if stat.S_ISLNK(os.lstat(full).st_mode) and path:
-                self.unreadable[path] = "a symbolic link where a folder belongs: not followed"
-                return []
-            with os.scandir(full) as entries:
-                return list(entries)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            self.unreadable[path] = (error.strerror or "it cannot be read").lower()
-            return []
-
-    def state(self, entry: os.DirEntry[str], folder: str) -> State | None:
-        """Return the own state of an entry of a folder; None where it is gone by now."""
-        try:
-            return state_of(entry.stat(follow_symlinks=False))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            self.unreadable[path] = (error.strerror or "it cannot be looked at").lower()
-            return None
-
-    def states(self, path: str, *, links: list[str] | None = None) -> dict[str, State]:
-        """Return the states of what lies in a folder, by name.
-
-        Args:
-            path: the folder, below the root.
-            links: takes the names of symbolic links, which are left out then.
-        """
-        found: dict[str, State] = {}
-        full = f"{self.root}/{path}" if path else self.root
-        try:
-            if stat.S_ISLNK(os.lstat(full).st_mode) and path:
-                self.unreadable[path] = "a symbolic link where a folder belongs: not followed"
-                return found
-            # By descriptor: else the kernel walks down the whole path for each of 100,000 names.
-            fd = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if path else 0))
-        except FileNotFoundError:
-            return found
-        except OSError as error:
-            self.unreadable[path] = (error.strerror or "it cannot be read").lower()
-            return found
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    if links is not None and entry.is_symlink():
-                        links.append(entry.name)
-                        continue
-                    try:  # not by `state`: a call more for each of 100,000
-                        found[entry.name] = state_of(entry.stat(follow_symlinks=False))
-                    except FileNotFoundError:
-                        continue
-                    except OSError as error:
-                        name = f"{path}/{entry.name}" if path else entry.name
-                        self.unreadable[name] = (error.strerror or "it cannot be looked at").lower()
-        except OSError as error:
-            self.unreadable[path] = (error.strerror or "it cannot be read").lower()
-        finally:
-            os.close(fd)
-        return found
-
-    def tree(self, top: str, *, skip: frozenset[str] = frozenset()) -> dict[str, Entry]:
-        """Return every name below a folder that is no folder, by path below it; links are not followed.
-
-        Args:
-            top: the folder, below the root.
-            skip: names directly below it that are left out.
-        """
-        found: dict[str, Entry] = {}
-        self._tree(f"{self.root}/{top}" if top else self.root, top, "", skip, found, 0)
-        return found
-
-    def _tree(
-        self, full: str, shown: str, prefix: str, skip: frozenset[str], found: dict[str, Entry], depth: int
-    ) -> None:
-        if depth > _MOST_DEPTH:
-            self.unreadable[shown] = "too many folders in one another"
-            return
-        try:
-            # O_NOFOLLOW, and names below relative to the descriptor: a folder that is swapped for a link meanwhile
-            # leads nowhere.
-            fd = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            self.unreadable[shown] = (error.strerror or "it cannot be read").lower()
-            return
-        folders = []
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name in skip:
-                        continue
-                    try:
-                        if entry.is_symlink():
-                            found[prefix + name] = os.readlink(name, dir_fd=fd)
-                        elif entry.is_dir(follow_symlinks=False):
-                            folders.append(name)
-                        else:
-                            found[prefix + name] = state_of(entry.stat(follow_symlinks=False))
-                    except FileNotFoundError:
-                        continue
-                    except OSError as error:
-                        self.unreadable[f"{shown}/{name}"] = (error.strerror or "it cannot be looked at").lower()
-        except OSError as error:
-            self.unreadable[shown] = (error.strerror or "it cannot be read").lower()
-        finally:
-            os.close(fd)
-        for name in sorted(folders):
-            below = f"{shown}/{name}" if shown else name
-            self._tree(f"{full}/{name}", below, f"{prefix}{name}/", frozenset(), found, depth + 1)
 
 
 def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
@@ -218,7 +85,9 @@ def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
         incompletes=incompletes,
         trees=survey_trees(scan, "trees"),
         no_exist={entry.name: tuple(scan.tree(f".no_exist/{entry.name}")) for entry in scan.entries(".no_exist")},
-        locks=_locks(cache_dir / ".locks" / folder, {name.split(".")[0] for name in incompletes}),
+        locks=survey_locks(
+            cache_dir / ".locks" / folder, {name.split(".")[0] for name in incompletes}, blobs.keys() | links.keys()
+        ),
         locks_exclude=on_local_file_system(Path(root)),
         strange=tuple(
             sorted(
@@ -305,45 +174,6 @@ def survey_trees(scan: Scan, folder: str) -> dict[str, State]:
     return {name[:40]: state for name, state in states.items() if name.endswith(".json") and is_commit(name[:-5])}
 
 
-def _locks(folder: Path, under_way: Collection[str]) -> dict[str, Lock]:
-    """Return the lock files; whether one is held is found out only where it matters, else it is taken to be."""
-    scan = Scan(str(folder))
-    oldest_ns = (time.time() - ORPHAN_S) * 1e9
-    return {
-        name: Lock(
-            state,
-            (state.st_mtime_ns >= oldest_ns and name.removesuffix(".lock") not in under_way)
-            or _held(f"{folder}/{name}"),
-        )
-        for name, state in scan.states("").items()
-        if stat.S_ISREG(state.st_mode)
-    }
-
-
-def _held(path: str) -> bool:
-    """Return True where somebody holds the lock; taken for a moment, and shared, so that lookers do not collide."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return False
-
-
-def held_locks(cache_dir: Path, folder: str) -> frozenset[str]:
-    """Return the names of a repo's lock files that somebody holds at this moment."""
-    scan = Scan(str(cache_dir / ".locks" / folder))
-    found = scan.states("").items()
-    return frozenset(n for n, state in found if stat.S_ISREG(state.st_mode) and _held(f"{scan.root}/{n}"))
-
-
 def busy(cache_dir: Path, folder: str) -> bool:
     """Return whether somebody downloads into a repo at this moment: the hub's client, or we in another process."""
     if held_locks(cache_dir, folder):
@@ -410,22 +240,3 @@ def _references(path: str) -> tuple[str, ...] | None:
         return None if raw is None else tuple(dict.fromkeys(raw.decode().splitlines()))
     except UnicodeDecodeError:
         return None
-
-
-def small_bytes(path: str, most: int) -> bytes | None:
-    """Return a file's content; None where it is a link, a pipe, longer than `most` bytes or cannot be read."""
-    try:
-        # Not blocking: a pipe without a writer would keep us for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        seen = os.fstat(fd)
-        if not stat.S_ISREG(seen.st_mode) or seen.st_size > most:
-            return None
-        with open(fd, "rb", closefd=False) as file:
-            return file.read(most)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)

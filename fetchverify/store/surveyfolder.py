@@ -11,7 +11,8 @@ from fetchverify.core.facts import FolderFacts, Record
 from fetchverify.core.tree import is_commit
 from fetchverify.store.area import AREA_NAME
 from fetchverify.store.localdir import HUB_FOLDER
-from fetchverify.store.survey import Scan, small_bytes, survey_area, survey_trees
+from fetchverify.store.scan import Scan, small_bytes
+from fetchverify.store.survey import survey_area, survey_trees
 
 _HUB = "/".join(HUB_FOLDER)
 _NOT_THE_REPOS = frozenset({AREA_NAME, ".git"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fetchverify.store.survey import small_bytes
+from fetchverify.store.scan import small_bytes
 
 
 def test_what_is_no_small_file_has_no_bytes(tmp_path: Path) -> None:

@@ -486,18 +486,7 @@ def _cut(name: str) -> Do:
 
 
 # What is odd, and whole: no damage is found, nothing is fetched, and nothing is changed.
-def _locks_of_what_is_here(repo: Cached) -> None:
-    """The hub's client never removes one."""
-    folder = repo.cache / ".locks" / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    for blob in (repo.root / "blobs").iterdir():
-        lock = folder / f"{blob.name}.lock"
-        lock.touch()
-        aged(lock)
-
-
 ODD: dict[str, Do] = {
-    "old locks of what is here": _locks_of_what_is_here,
     "hard links elsewhere": _hard_linked_elsewhere,
     "absolute links": _absolute,
     "hard links for names": _hard_linked_names,

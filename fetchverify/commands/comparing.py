@@ -19,9 +19,10 @@ from fetchverify.engine.examine import digest_of
 from fetchverify.errors import NetworkError, UntrustedMetadataError
 from fetchverify.formats import safetensors
 from fetchverify.formats.source import Malformed
+from fetchverify.net.checks import TransferError
 from fetchverify.net.hub import Hub
 from fetchverify.net.remotesource import RemoteSource
-from fetchverify.net.transport import ByteClient, TransferError
+from fetchverify.net.transport import ByteClient
 from fetchverify.net.wire import Endpoint
 
 _MOST_SHARDS = 1000

@@ -16,8 +16,9 @@ from fetchverify.core.reference import parse_reference
 from fetchverify.core.retry import PATIENT
 from fetchverify.errors import AbsentError, NetworkError
 from fetchverify.net import probing
+from fetchverify.net.checks import Source, TransferError
 from fetchverify.net.hub import Hub
-from fetchverify.net.transport import ByteClient, Source, TransferError
+from fetchverify.net.transport import ByteClient
 from fetchverify.net.wire import Endpoint, host_of
 
 T = TypeVar("T")

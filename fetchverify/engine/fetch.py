@@ -14,7 +14,9 @@ from fetchverify.core.manifest import Manifest, RemoteFile
 from fetchverify.core.retry import Failure
 from fetchverify.engine.hashing import BUFFER_SIZE, BufferPool, InOrderHash, new_buffer
 from fetchverify.engine.pace import Pace
-from fetchverify.net.transport import Body, ByteClient, Source, TransferError
+from fetchverify.net.body import Body
+from fetchverify.net.checks import Source, TransferError
+from fetchverify.net.transport import ByteClient
 from fetchverify.store.partial import Partial
 
 

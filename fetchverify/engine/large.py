@@ -24,7 +24,7 @@ from fetchverify.engine.fetch import Download, Line, Segment, pump
 from fetchverify.engine.hashing import InOrderHash
 from fetchverify.engine.run import Run
 from fetchverify.engine.suppliers import Choice, Supplier
-from fetchverify.net.transport import Source, TransferError
+from fetchverify.net.checks import Source, TransferError
 from fetchverify.store.partial import Partial
 
 _SYNC_EVERY_S = 1.0  # or after so many bytes: what a power cut takes at the most

@@ -22,7 +22,7 @@ from fetchverify.core.suppliers import Question, name_liars, questions
 from fetchverify.engine.hashing import BUFFER_SIZE
 from fetchverify.engine.run import Run
 from fetchverify.engine.suppliers import Choice, Supplier
-from fetchverify.net.transport import Source, TransferError
+from fetchverify.net.checks import Source, TransferError
 from fetchverify.store.disk import Disk
 from fetchverify.store.partial import Partial
 

@@ -21,7 +21,8 @@ from fetchverify.core.manifest import RemoteFile
 from fetchverify.core.retry import Failure, Stop
 from fetchverify.engine.run import Run
 from fetchverify.engine.suppliers import Choice, Supplier
-from fetchverify.net.transport import Body, TransferError
+from fetchverify.net.body import Body
+from fetchverify.net.checks import TransferError
 
 # Requests that one connection has under way, on a line whose round trip is worth hiding; and bytes behind them.
 _MOST_AHEAD, _NEAR_AHEAD = 4, 1

@@ -12,8 +12,9 @@ from fetchverify.core.manifest import RemoteFile
 from fetchverify.core.retry import Failure, Reason
 from fetchverify.errors import FetchverifyError, NetworkError
 from fetchverify.net import wire
+from fetchverify.net.checks import Source, TransferError
 from fetchverify.net.lfsauth import Access, Grant
-from fetchverify.net.transport import ByteClient, Source, TransferError
+from fetchverify.net.transport import ByteClient
 
 _MOST_REDIRECTS = 5
 _MOST_BODY = 8 << 20  # of 100 objects; a signed address takes a few KiB

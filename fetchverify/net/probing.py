@@ -19,7 +19,8 @@ from fetchverify.core.manifest import Manifest, RemoteFile
 from fetchverify.core.retry import Quota, Reason, parse_quotas
 from fetchverify.errors import NetworkError
 from fetchverify.net import wire
-from fetchverify.net.transport import ByteClient, Source, TransferError
+from fetchverify.net.checks import Source, TransferError
+from fetchverify.net.transport import ByteClient
 
 _SPAN = 16 * MiB
 _PIECE = 256 << 10

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fetchverify.core.blocks import Block
 from fetchverify.core.manifest import Manifest, RemoteFile
-from fetchverify.net.transport import ByteClient, Source
+from fetchverify.net.checks import Source
+from fetchverify.net.transport import ByteClient
 
 # Most headers of shards are shorter, so that one request brings length and header.
 FIRST_BYTES = 64 << 10

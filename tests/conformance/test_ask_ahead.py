@@ -10,7 +10,9 @@ import pytest
 
 from fetchverify.core.blocks import Block
 from fetchverify.core.retry import Reason
-from fetchverify.net.transport import Body, ByteClient, Source, TransferError
+from fetchverify.net.body import Body
+from fetchverify.net.checks import Source, TransferError
+from fetchverify.net.transport import ByteClient
 from tests.conformance.servers import Answer, http_proxy, reset, say, scripted
 from tests.conformance.test_transport import (
     BODY,

@@ -13,7 +13,9 @@ import pytest
 from fetchverify.core.blocks import Block
 from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoPath, RepoRef
 from fetchverify.core.retry import Reason
-from fetchverify.net.transport import Body, ByteClient, TransferError
+from fetchverify.net.body import Body
+from fetchverify.net.checks import TransferError
+from fetchverify.net.transport import ByteClient
 from tests.conformance.servers import Answer, Scripted, reset, say, scripted
 from tests.conformance.test_transport import Trust, a_client, fin, quick, trust
 

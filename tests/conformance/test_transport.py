@@ -18,7 +18,8 @@ import trustme
 from fetchverify.core.blocks import Block
 from fetchverify.core.manifest import Commit, Digest, Manifest, RemoteFile, RepoPath, RepoRef
 from fetchverify.core.retry import Reason
-from fetchverify.net.transport import ByteClient, Source, TransferError
+from fetchverify.net.checks import Source, TransferError
+from fetchverify.net.transport import ByteClient
 from fetchverify.net.wire import Endpoint
 from mock_server import MiB, MockHub, Seeded, World
 from tests.conformance.servers import Answer, http_proxy, read_head, reset, say, scripted, socks_proxy

@@ -64,10 +64,13 @@ class SmallFiles:
     Args:
         run: what all files share; `small_slots` says how many connections there may be.
         group: where the threads are waited for.
+
+    Attributes:
+        run: as it was given.
     """
 
     def __init__(self, run: Run, group: anyio.abc.TaskGroup) -> None:
-        self._run = run
+        self.run = run
         self._group = group
         self._changed = threading.Condition()  # guards all that follows
         self._fed = False
@@ -82,7 +85,7 @@ class SmallFiles:
 
     async def fetch(self, file: RemoteFile, choice: Choice) -> tuple[bytes | Failure, Supplier]:
         """Return the file's bytes, unproved, or why they could not be had; and who gave them, or was asked last."""
-        run = self._run
+        run = self.run
         if file.size == 0:
             return b"", run.suppliers.all[0]  # a range of nothing cannot be asked for; the digest still has to match
         attempts, began = Counter[Supplier](), anyio.current_time()
@@ -111,7 +114,7 @@ class SmallFiles:
             self._queue.append(wanted)
             self._changed.notify()
             # Where those that are at work keep up, another would only take their time.
-            most = self._run.small_slots.total_tokens // (1 if supplier.means.client.is_far else 2)
+            most = self.run.small_slots.total_tokens // (1 if supplier.means.client.is_far else 2)
             one_more = self._threads < max(1, most) and len(self._queue) > self._threads // 2
             self._threads += one_more
         if one_more:
@@ -121,12 +124,12 @@ class SmallFiles:
         return wanted.came
 
     async def _serve(self) -> None:
-        await anyio.to_thread.run_sync(_Thread(self).run, limiter=self._run.small_slots)
+        await anyio.to_thread.run_sync(_Thread(self).run, limiter=self.run.small_slots)
 
     def take(self) -> _Wanted | None:
         """Return what is to be fetched next; None where there is nothing, and then the thread ends."""
         with self._changed:
-            if self._queue and self._threads <= self._run.small_slots.total_tokens:
+            if self._queue and self._threads <= self.run.small_slots.total_tokens:
                 return self._queue.popleft()
             self._threads -= 1
             return None
@@ -134,7 +137,7 @@ class SmallFiles:
     def take_behind(self, before: _Wanted, wait_s: float = 0.0) -> _Wanted | None:
         """Return what may be asked for behind another, perhaps after a wait; None where there is nothing for now."""
         with self._changed:
-            if self._threads > self._run.small_slots.total_tokens:
+            if self._threads > self.run.small_slots.total_tokens:
                 return None
             if wait_s and not self._queue and not self._fed:
                 self._changed.wait(wait_s)
@@ -153,7 +156,7 @@ class _Thread:
 
     def __init__(self, files: SmallFiles) -> None:
         self._files = files
-        self._run = files._run
+        self._run = files.run
         self._asked: deque[_Wanted] = deque()
         self._held: list[_Wanted] = []
         self._since = 0.0

@@ -8,6 +8,9 @@ import pytest
 
 from tests import tally
 
+# Users have none of it, and what is left in a buffer when nobody reads it is part of what they see.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:

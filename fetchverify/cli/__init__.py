@@ -136,6 +136,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except OSError:
         silence(sys.stdout)
         code = code or ExitCode.DISK
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):  # nobody reads it: the interpreter would try once more, and exit with 120
+        silence(sys.stderr)
     if alone:
         # Nothing is left to be collected: else the interpreter looks for it several times on its way out, for 40 ms.
         gc.freeze()

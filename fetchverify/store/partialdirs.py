@@ -111,7 +111,9 @@ def _may_write(folder: Path) -> bool:
         return True  # whoever claims it will see
     except OSError:
         return False
-    return os.access(folder, os.W_OK | os.X_OK) and all(os.access(name, os.R_OK | os.W_OK) for name in names)
+    # What is gone by now belonged to somebody who claims it this moment.
+    ours = (os.access(name, os.R_OK | os.W_OK) or not os.path.lexists(name) for name in names)
+    return os.access(folder, os.W_OK | os.X_OK) and all(ours)
 
 
 def settle(disk: Disk, area: Path, tiling: Tiling, key: str) -> tuple[Path, Hold, list[Path]]:

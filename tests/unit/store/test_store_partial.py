@@ -19,7 +19,7 @@ from fetchverify.core.blocks import BlockMap, Tiling
 from fetchverify.core.manifest import Digest
 from fetchverify.errors import DiskError, LockedError
 from fetchverify.store import blockmap, owner
-from fetchverify.store.disk import Disk
+from fetchverify.store.disk import Disk, temporary_name
 from fetchverify.store.partial import Partial, landed_bytes, partial_keys
 from fetchverify.store.partialdirs import sweep
 
@@ -114,23 +114,57 @@ def test_nobody_gets_what_somebody_is_writing(disk: Disk, tmp_path: Path) -> Non
 def test_of_many_processes_that_find_a_dead_one_exactly_one_goes_on(disk: Disk, tmp_path: Path) -> None:
     in_a_child(lambda: land(open_(disk, tmp_path), 0))
     gate, release = os.pipe()
+    stay, leave = os.pipe()
     children = []
     for _ in range(8):
         child = os.fork()
         if child == 0:
             os.close(release)
+            os.close(leave)
             os.read(gate, 1)  # all at once
             try:
                 open_(disk, tmp_path)
             except LockedError:
                 os._exit(42)
-            time.sleep(3)  # longer than the slowest of them takes to look
+            os.read(stay, 1)  # until all others have looked
             os._exit(0)
         children.append(child)
-    os.close(release)
-    os.close(gate)
-    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
-    assert [0] + [42] * 7 == codes
+    for end in (release, gate, stay):
+        os.close(end)
+    codes: list[int] = []
+    until = time.monotonic() + 60
+    while len(codes) < 7 and time.monotonic() < until:
+        for child in tuple(children):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                children.remove(child)
+                codes.append(os.waitstatus_to_exitcode(status))
+        time.sleep(0.01)
+    os.close(leave)
+    codes += [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert [0] + [42] * 7 == sorted(codes)
+
+
+def test_others_claims_that_come_and_go_make_nobody_begin_anew(disk: Disk, tmp_path: Path) -> None:
+    """A name that is gone between two looks was taken for one that may not be written: then each got a copy."""
+    in_a_child(lambda: land(open_(disk, tmp_path), 0))
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            claim = temporary_name(folder(tmp_path))
+            claim.touch()
+            claim.unlink()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(300):
+            with open_(disk, tmp_path) as partial:
+                assert partial.path.parent == folder(tmp_path)
+    finally:
+        done.set()
+        other.join()
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio.to_thread
@@ -17,8 +19,6 @@ from fetchverify.core.reference import parse_reference
 from fetchverify.core.report import Outcome, OutcomeKind, Report
 from fetchverify.core.retry import PATIENT, patience
 from fetchverify.core.select import select
-from fetchverify.engine.run import TransferOptions
-from fetchverify.engine.transfer import Transfer
 from fetchverify.errors import AbsentError, DiskError, ExitCode
 from fetchverify.net.hub import Hub
 from fetchverify.net.wire import Endpoint
@@ -32,6 +32,7 @@ from fetchverify.store.layout import Layout
 if TYPE_CHECKING:
     from fetchverify.core.diagnosis.findings import Finding
     from fetchverify.core.pins import Pin
+    from fetchverify.engine.run import TransferOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
             raise
         # Another user's cache, or a read-only one, with all that was asked for: it can be proved without writing.
         emit(events.Note(level="debug", message=f"what is proved here cannot be noted: {refused.message}"))
-    transfer = Transfer(
+    transfer = _engine().Transfer(
         manifest=manifest,
         layout=layout,
         disk=disk,
@@ -210,6 +211,8 @@ async def _manifest(
     """Return the manifest and how many requests it took."""
     if options.offline:
         return _manifest_offline(ref, layout), 0
+    # A tenth of a second of imports, in the time that the Hub takes to answer.
+    threading.Thread(target=_engine, daemon=True).start()
     async with Hub(endpoint, emit=emit, connections=options.connections, patience=patience(options.retries)) as hub:
         manifest = await hub.manifest(ref, cached_tree=layout.read_tree)
         return manifest, hub.requests
@@ -245,7 +248,15 @@ def _manifest_offline(ref: RepoRef, layout: Layout) -> Manifest:
     return Manifest(ref=ref, commit=commit, files=files)
 
 
+def _engine() -> ModuleType:
+    from fetchverify.engine import transfer
+
+    return transfer
+
+
 def _transfer_options(options: GetOptions) -> TransferOptions:
+    from fetchverify.engine.run import TransferOptions
+
     return TransferOptions(
         connections=options.connections,
         limit_rate=options.limit_rate,

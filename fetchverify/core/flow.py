@@ -29,6 +29,9 @@ _FIRST_REACH = 3.0
 _MOST_REACH = 8.0
 _REACH_GAINED = 0.5
 _REACH_KEPT = 0.7
+# Bytes per second from which on the page cache costs more than it brings: a core has better things to do, and what
+# arrives so fast is read again as fast.
+_SWIFT = 256e6
 _SHORT_LINE_S = 0.005  # round trip; below it a request waits for its server no longer than for the threads here
 
 
@@ -59,6 +62,19 @@ def segment_blocks(
     measured = round(max(silence_s / _MOST_SILENCE, _LEAST_REQUEST_S) * line_rate / block_size)
     wanted = 1 + under_way % 4 if line_rate <= 0 else measured
     return max(1, min(wanted, 8, int(left / lines)))
+
+
+def past_cache(rate: float, *, far: bool) -> bool:
+    """Return whether what is hashed from memory is to be written past the page cache.
+
+    Not over a long line: there most bytes land ahead of the hash, to be read again, and where both kinds of writes meet
+    in one file, ext4 has each wait for the other, and all for a sync.
+
+    Args:
+        rate: bytes per second over all connections.
+        far: a round trip is worth hiding.
+    """
+    return rate > _SWIFT and not far
 
 
 def room_before_end(round_trip_s: float, most: int, reach: float) -> float:

@@ -20,6 +20,8 @@ from fetchverify.core.manifest import Digest
 BUFFER_SIZE = MiB
 # Not shared with a child process, as memory usually is not; Windows knows no such thing.
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+# Read again at once: after each piece the hash has to wait for the interpreter's lock, among 16 readers that want it.
+_SCRATCH_SIZE = 4 * MiB
 # Bytes that are further ahead of the hash than this do not wait for it in memory.
 _NEAR = 64 * MiB
 # A waiting thread looks this often whether the run was cancelled; the backup of being woken.
@@ -46,13 +48,13 @@ def new_hash(digest: Digest, size: int) -> hashlib._Hash:
     return state
 
 
-def new_buffer() -> memoryview:
-    """Return a buffer of `BUFFER_SIZE` that begins with a page.
+def new_buffer(size: int = BUFFER_SIZE) -> memoryview:
+    """Return a buffer that begins with a page.
 
     Where one begins 16 bytes into a page, as those of `bytearray` do, some processors copy from the page cache at a
     fifth of their speed: each byte goes to nearly the same place in its page as it came from.
     """
-    return memoryview(mmap.mmap(-1, BUFFER_SIZE, **_PRIVATE))
+    return memoryview(mmap.mmap(-1, size, **_PRIVATE))
 
 
 class BufferPool:
@@ -190,7 +192,7 @@ class InOrderHash:
         Raises:
             DiskError: the partial could not be read.
         """
-        scratch = new_buffer()
+        scratch = new_buffer(_SCRATCH_SIZE)
         self.busy = True
         try:
             return self._consume(scratch)
@@ -212,6 +214,11 @@ class InOrderHash:
                 if self._stopped:
                     break
                 buffer, length = self._ready.pop(self.frontier)
+                while buffer is None and length < len(scratch):
+                    following = self._ready.get(self.frontier + length)
+                    if following is None or following[0] is not None or length + following[1] > len(scratch):
+                        break
+                    length += self._ready.pop(self.frontier + length)[1]
             if buffer is None:
                 self._read_exactly(scratch[:length], self.frontier)
                 self._hash.update(scratch[:length])

@@ -28,7 +28,7 @@ from fetchverify.net.checks import Source, TransferError
 from fetchverify.store.partial import Partial
 
 _SYNC_EVERY_S = 1.0  # or after so many bytes: what a power cut takes at the most
-_MOST_UNSYNCED = 256 * MiB
+_MOST_UNSYNCED = 64 * MiB
 _WORTH_A_SPLIT_S = 1.0
 _LOOK_AGAIN_S = 0.25  # whether a connection became slow enough to take blocks from
 

@@ -15,7 +15,7 @@ import anyio
 
 from fetchverify import events
 from fetchverify.core.blocks import MiB
-from fetchverify.core.flow import Flow, first_connections, laggards, room_before_end, segment_blocks
+from fetchverify.core.flow import Flow, first_connections, laggards, past_cache, room_before_end, segment_blocks
 from fetchverify.core.manifest import Manifest
 from fetchverify.core.retry import PATIENT, Failure, Patience, Reason, Stop, Verdict, decide
 from fetchverify.core.tickets import Tickets
@@ -30,9 +30,6 @@ from fetchverify.net.wire import Endpoint
 _POOL_BUFFERS = 52  # MiB; the whole process stays below 150 MiB
 _MOST_SMALL = 32  # 200 files of 10 KB at a round trip of 50 ms: 0.63 s, against 11 s one by one
 _STEER_EVERY_S = 0.1
-# Bytes per second from which on the page cache costs more than it brings: a core has better things to do, and what
-# arrives so fast is read again as fast.
-_SWIFT = 256e6
 # A connection may take so many round trips to come to speed, within these bounds, before it is held against its peers.
 _ROUND_TRIPS_OF_GRACE = 20
 _LEAST_GRACE_S, _GRACE_S = 0.5, 2.0
@@ -209,7 +206,8 @@ class Run:
         while True:
             await anyio.sleep(_STEER_EVERY_S)
             received, now = self._received(), anyio.current_time()
-            self.means.pace.swift = received - before > _SWIFT * (now - at)
+            rate, far = (received - before) / max(now - at, 1e-3), self.means.client.is_far
+            self.means.pace.swift = past_cache(rate, far=far)
             before, at = received, now
             if self._flow is not None:
                 # Each has to be looked at: `all` alone would end with the first that rests.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import clones, core, many, mirror, place, plot, proving, report, serve, startup
+from tests.bench import clones, core, many, mirror, place, plot, profiling, proving, report, serve, startup
 from tests.bench.cases import Sizes
 from tests.bench.peers import OURS, PEERS
 from tests.bench.race import CASES, WAYS, Options, race
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         " left out. As root it runs in a network namespace of its own, with reno. Run it in an environment without trio"
         " and socksio: httpcore imports them where they are, which users do not pay for.",
     )
-    commands = ("race", "core", "startup", "many", "clones", "proving", "mirror", "serve", "render")
+    commands = ("race", "core", "profile", "startup", "many", "clones", "proving", "mirror", "serve", "render")
     found.add_argument("what", nargs="?", choices=commands, default="race", help="default: race, all peers")
     found.add_argument("--quick", action="store_true", help=f"{_QUICK_SIZE} and one round: does it work at all?")
     found.add_argument("--rounds", type=int, help=f"default: {_ROUNDS}")
@@ -83,6 +83,8 @@ def main() -> int:
     try:
         if arguments.what == "core":
             return core.measure(folder, size, rounds, arguments.results, _tell)
+        if arguments.what == "profile":
+            return profiling.measure(folder, size, arguments.results, _tell)
         if arguments.what == "startup":
             return startup.measure(arguments.python, arguments.results, _tell)
         if arguments.what == "serve":

@@ -15,6 +15,10 @@
  * And its faults: of the connections of a door, every Nth (the 4th, 12th, ... for 8) has F of the speed; each time
  * the line has carried so many bytes down, the connection that carried the last of them is reset.
  *
+ * What comes down waits in pipes and is not copied: pages of the server's socket go into them and out of them by
+ * splice(2), so that the line takes little of the processor that both its ends run on. All of them together are larger
+ * than /proc/sys/fs/pipe-user-pages-soft lets anybody but root have.
+ *
  * One thread; one loop that sleeps in ppoll until a socket or the earliest due time wakes it, at most every TICK_S.
  */
 #define _GNU_SOURCE
@@ -30,6 +34,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,6 +47,8 @@ enum {
     PIECE = 64 << 10, /* most bytes that share a due time; 2.6 ms at 200 Mbit/s */
     UP_ROOM = 256 << 10,
     MOST_DOORS = 16,
+    PIPES = 16, /* of a connection; three or four where pages are full */
+    PIPE_BYTES = 1 << 20,
 };
 static const double TICK_S = 0.0005; /* due times this close are served together, or waking up would eat a core */
 static const double NEVER = 1e18;
@@ -51,7 +59,7 @@ static long slow_every = 0;
 static double total_free_at = 0; /* when the line as a whole has sent what it took */
 static double carried = 0, next_loss = 0;
 
-/* --- bytes on their way: a ring of bytes, and a queue of how many of them are due when ------------------------ */
+/* --- bytes on their way: a ring or pipes of bytes,  and a queue of how many of them are due when -------------- */
 
 struct piece {
     double due;
@@ -121,13 +129,64 @@ static ssize_t give_out(int fd, struct ring *r, size_t most) {
     return n;
 }
 
+struct pipe {
+    int in, out;
+    size_t count;
+};
+
+/* The first is emptied while the last is filled; those behind the last are empty, or not laid yet. */
+struct pipes {
+    struct pipe at[PIPES];
+    size_t laid, first, last, count, room;
+};
+
+static void lay_pipe(struct pipes *all) {
+    int ends[2];
+    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) || fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES) < 0) {
+        perror("line: a pipe for what is on its way");
+        exit(1);
+    }
+    all->at[all->laid++] = (struct pipe){ends[1], ends[0], 0};
+}
+
+/* Splice up to `most` bytes into the pipes; `*got` of them came. */
+static enum came pipe_in(int fd, struct pipes *all, size_t most, size_t *got) {
+    for (;;) {
+        struct pipe *p = &all->at[all->last];
+        ssize_t n = splice(fd, NULL, p->in, NULL, most, SPLICE_F_NONBLOCK);
+        if (n > 0) {
+            p->count += (size_t)n, all->count += (size_t)n;
+            *got = (size_t)n;
+            return SOME;
+        }
+        if (n == 0 || (errno != EAGAIN && errno != EINTR)) return END;
+        /* Nothing came, or the pipe is full: it counts pages, and not all of them are. */
+        int waiting = 0;
+        size_t next = (all->last + 1) % PIPES;
+        if (ioctl(fd, FIONREAD, &waiting) || !waiting || !p->count || next == all->first) return NOTHING;
+        if (next == all->laid) lay_pipe(all);
+        all->last = next;
+    }
+}
+
+/* Splice up to `most` bytes of the first pipe out; returns how many went, -1 where the peer is gone. */
+static ssize_t pipe_out(int fd, struct pipes *all, size_t most) {
+    struct pipe *p = &all->at[all->first];
+    ssize_t n = splice(p->out, NULL, fd, NULL, most < p->count ? most : p->count, SPLICE_F_NONBLOCK);
+    if (n < 0) return errno == EAGAIN || errno == EINTR ? 0 : -1;
+    p->count -= (size_t)n, all->count -= (size_t)n;
+    if (!p->count && all->first != all->last) all->first = (all->first + 1) % PIPES;
+    return n;
+}
+
 /* --- one connection ----------------------------------------------------------------------------------------- */
 
 struct connection {
     int client, server;
     double born, rate, free_at; /* free_at: when its own line has sent what it took */
     double window, most_window, flying;
-    struct ring up, down;
+    struct ring up;
+    struct pipes down;
     struct queue up_due, down_due, acks;
     bool server_ended, client_ended, client_full, server_full, dead, reset;
     struct connection *next;
@@ -182,7 +241,7 @@ static void take_off(struct connection *c, double now) {
     size_t got;
     while (may_fly(c)) {
         double most = c->window - c->flying;
-        enum came came = take_in(c->server, &c->down, most < PIECE ? (size_t)most : PIECE, &got);
+        enum came came = pipe_in(c->server, &c->down, most < PIECE ? (size_t)most : PIECE, &got);
         if (came == NOTHING) return;
         if (came == END) {
             c->server_ended = true;
@@ -202,7 +261,7 @@ static void take_off(struct connection *c, double now) {
 static void land(struct connection *c, double now) {
     c->client_full = false;
     for (struct piece *p; (p = first(&c->down_due)) && p->due <= now;) {
-        ssize_t n = give_out(c->client, &c->down, p->bytes);
+        ssize_t n = pipe_out(c->client, &c->down, p->bytes);
         if (n < 0) {
             c->dead = true;
             return;
@@ -252,7 +311,8 @@ static void end(struct connection *c) {
     }
     close(c->client);
     close(c->server);
-    free(c->up.at), free(c->down.at), free(c->up_due.at), free(c->down_due.at), free(c->acks.at);
+    for (size_t i = 0; i < c->down.laid; i++) close(c->down.at[i].in), close(c->down.at[i].out);
+    free(c->up.at), free(c->up_due.at), free(c->down_due.at), free(c->acks.at);
     free(c);
 }
 
@@ -303,8 +363,9 @@ static struct connection *admit(struct door *d, double now) {
     c->rate = rate * (slow ? slow_factor : 1);
     c->window = FIRST_WINDOW, c->most_window = 2 * c->rate * rtt_s;
     if (c->most_window < LEAST_WINDOW) c->most_window = LEAST_WINDOW;
-    c->up.room = UP_ROOM, c->down.room = (size_t)c->most_window + PIECE;
-    c->up.at = need(malloc(c->up.room)), c->down.at = need(malloc(c->down.room));
+    c->up.room = UP_ROOM, c->up.at = need(malloc(UP_ROOM));
+    c->down.room = (size_t)c->most_window + PIECE;
+    lay_pipe(&c->down);
     return c;
 }
 
@@ -373,5 +434,10 @@ int main(int argc, char **argv) {
             return 2;
         }
     signal(SIGPIPE, SIG_IGN);
+    struct rlimit files;
+    if (!getrlimit(RLIMIT_NOFILE, &files)) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     serve(doors, count);
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import shutil
 import socket
 import subprocess
@@ -40,6 +42,7 @@ class Line:
         return found
 
 
+_PIPES = 128  # what is on its way in 32 connections
 CLEAN = Line()
 NARROW = Line(total_mbit=16 * CLEAN.mbit)  # what 16 connections carry, however many there are
 SLOW_ONE = Line(slow_every=8)
@@ -49,6 +52,23 @@ LOSSY = Line(lose_every=200 * MiB)
 def compiler() -> str | None:
     """Return a C compiler, None where there is none."""
     return shutil.which("gcc") or shutil.which("cc")
+
+
+def lacking() -> str | None:
+    """Return what a line needs and is not here, None where all of it is."""
+    if compiler() is None:
+        return "no C compiler"
+    ends: list[int] = []
+    try:
+        for _ in range(_PIPES):
+            ends += os.pipe()
+            fcntl.fcntl(ends[-1], fcntl.F_SETPIPE_SZ, MiB)
+    except (OSError, AttributeError):
+        return f"no right to {_PIPES} pipes of 1 MiB"
+    finally:
+        for end in ends:
+            os.close(end)
+    return None
 
 
 def compile_line(work: Path) -> Path:

@@ -16,7 +16,7 @@ from fetchverify.core.manifest import Commit, RepoRef
 from fetchverify.core.mirrorconfig import Entry
 from fetchverify.core.mirrorstate import RepoState, render
 from mock_server import MockHub, Quota, World
-from tests.bench.line import CLEAN, compile_line, laid, listener
+from tests.bench.line import CLEAN, compile_line, lacking, laid, listener
 from tests.bench.measure import Cost, Launcher
 from tests.bench.units import MiB
 
@@ -29,6 +29,8 @@ _QUOTA = Quota(limit=1000 // _SCALE, window_s=300.0 / _SCALE)
 
 def measure(folder: Path, count: int, results: Path, tell: Callable[[str], None]) -> int:
     """Print the figures and write them to `mirror.md`; return the exit code."""
+    if (why := lacking()) is not None:
+        raise RuntimeError(why)
     world = World()
     for number in range(count):
         world.add(f"org/repo-{number:05d}", {"config.json": b"%d" % number})

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.bench import place, site
 from tests.bench.cases import Case, Promised, Shelf, Sizes, bad_case, cases_of, stream_case
 from tests.bench.launch import TIMED_OUT
-from tests.bench.line import compiler
+from tests.bench.line import compiler, lacking
 from tests.bench.measure import Launcher
 from tests.bench.peers import OURS, PEERS, UNSYNCED, Order, Peer, StepKind, Tools, compile_nosync
 from tests.bench.site import Site, Way
@@ -170,8 +170,8 @@ def _heats(
     shelf: Shelf, options: Options, peers: list[Peer], tell: Callable[[str], None]
 ) -> tuple[list[Heat], list[Case]]:
     ways = set(options.ways)
-    if ways & {"line", "bad"} and compiler() is None:
-        tell("no C compiler: the lines are left out")
+    if ways & {"line", "bad"} and (why := lacking()) is not None:
+        tell(f"{why}: the lines are left out")
         ways -= {"line", "bad"}
     heats: list[Heat] = []
     cases: list[Case] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetchverify.core.flow import Flow, first_connections, laggards, room_before_end, segment_blocks
+from fetchverify.core.flow import Flow, first_connections, laggards, past_cache, room_before_end, segment_blocks
 
 MB = 1_000_000
 
@@ -114,6 +114,12 @@ def test_the_target_stays_between_one_and_the_most(most: int, steps: list[tuple[
     for passed, came, trouble in steps:
         now, received = now + passed, received + came
         assert 1 <= (flow.trouble(now) if trouble else flow.tick(now, received)) <= most
+
+
+def test_only_a_fast_and_short_line_is_written_past_the_cache() -> None:
+    assert past_cache(600 * MB, far=False)
+    assert not past_cache(200 * MB, far=False)
+    assert not past_cache(600 * MB, far=True)
 
 
 def test_requests_span_more_where_a_round_trip_costs_more() -> None:

@@ -71,6 +71,23 @@ def test_what_is_far_ahead_does_not_wait_in_memory() -> None:
     assert hasher.take(60 * BUFFER_SIZE) is not None
 
 
+def test_what_is_no_longer_in_memory_is_read_in_a_few_large_pieces() -> None:
+    content = random.Random(1).randbytes(11 * BUFFER_SIZE - 7)
+    disk, pool = Disk(len(content)), BufferPool(1)
+    disk.data[:] = content
+    hasher = a_hasher(disk, Tiling(size=len(content)), {}, pool, [])
+    for offset in range(0, len(content), BUFFER_SIZE):
+        if offset == 6 * BUFFER_SIZE:
+            buffer = new_buffer()
+            buffer[:] = content[offset : offset + BUFFER_SIZE]
+            hasher.offer(offset, buffer, BUFFER_SIZE)
+        else:
+            hasher.wrote(offset, min(BUFFER_SIZE, len(content) - offset))
+    assert hashlib.sha256(content).hexdigest() == hasher.run()
+    one = BUFFER_SIZE
+    assert [(0, 4 * one), (4 * one, 2 * one), (7 * one, 4 * one - 7)] == disk.reads
+
+
 def test_a_hash_that_cannot_read_on_keeps_neither_buffers_nor_readers() -> None:
     """A dead disk ends a run with exit code 5, and not with readers that wait for ever."""
     disk, pool = Disk(3 * BUFFER_SIZE), BufferPool(1)

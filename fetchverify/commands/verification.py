@@ -18,7 +18,6 @@ from fetchverify import events
 from fetchverify.commands.truth import Identity, Truth
 from fetchverify.commands.verifyoptions import VerifyOptions
 from fetchverify.core.facts import Answer, CacheFacts, FolderFacts, How, Promises, Question
-from fetchverify.core.findings import Verdict
 from fetchverify.core.judging.questions import everything
 from fetchverify.core.retry import patience
 from fetchverify.core.verified import Place, VerifyReport
@@ -28,6 +27,7 @@ from fetchverify.errors import ExitCode
 from fetchverify.store.blockmap import load_block_map
 from fetchverify.store.disk import Disk
 from fetchverify.store.proofs import Proofs
+from fetchverify.store.seal import Seal
 
 if TYPE_CHECKING:
     from fetchverify.net.hub import Hub
@@ -50,7 +50,7 @@ class Job:
     questions: list[Question] = field(default_factory=list)
     sealable: bool = False
     """All of the repo was looked at, and the next run may rest on what is found."""
-    known: Verdict | None = None
+    known: Seal | None = None
     """What is known of snapshots and blobs without asking: they are as they were when they were sealed."""
 
 

@@ -13,7 +13,6 @@ import anyio.to_thread
 from fetchverify import events
 from fetchverify.commands.garbage import without_collector
 from fetchverify.commands.verifycache import CacheVerification
-from fetchverify.commands.verifyfolder import FolderVerification
 from fetchverify.commands.verifyoptions import VerifyOptions, check, folder_at, inside_a_cache
 from fetchverify.core.reference import is_path
 from fetchverify.core.verified import VerifyReport
@@ -41,6 +40,8 @@ async def _verify(options: VerifyOptions, emit: events.Emit, began: float) -> Ve
     check(options)
     place = None if options.target is None else inside_a_cache(options.target)
     if options.target is not None and is_path(options.target) and place is None:
+        from fetchverify.commands.verifyfolder import FolderVerification
+
         directory = folder_at(options.target)
         folder = FolderVerification(options, emit)
         async with folder.asking():

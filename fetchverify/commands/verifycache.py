@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
@@ -22,7 +23,7 @@ from fetchverify.core.verified import Place
 from fetchverify.errors import AbsentError, ExitCode, FetchverifyError, UsageError
 from fetchverify.store.hubcache import HubCache, repo_folder_name
 from fetchverify.store.proofs import Proofs, source_of
-from fetchverify.store.seal import fingerprint, read_seal, write_seal
+from fetchverify.store.seal import Seal, fingerprint, read_seal, seal_of
 from fetchverify.store.survey import repo_folders, survey_cache, survey_store
 
 
@@ -91,22 +92,22 @@ class CacheVerification(Verification):
         """
         cache = HubCache(self._disk, cache_dir, folder)
         repo = repo_of(folder)
-        facts = await anyio.to_thread.run_sync(survey_cache, cache_dir, folder)
         wanted = self._wanted()
         sealable = sealed and revision is None
-        if sealable:
-            known = await anyio.to_thread.run_sync(self._unchanged, cache.area, facts)
-            if known is not None:
-                return Job(
-                    facts=facts,
-                    identity=Identity(repo=repo),
-                    proofs=Proofs(self._disk, cache.area),
-                    promised={},
-                    truth=Truth(),
-                    area=cache.area,
-                    wanted=wanted,
-                    known=known,
-                )
+        known = read_seal(cache.area, asked=self.may_ask) if sealable else None
+        stood = None if known is None else known.folders
+        facts = await anyio.to_thread.run_sync(partial(survey_cache, cache_dir, folder, sealed=stood))
+        if known is not None and await anyio.to_thread.run_sync(self._unchanged, cache.area, facts, known):
+            return Job(
+                facts=facts,
+                identity=Identity(repo=repo),
+                proofs=Proofs(self._disk, cache.area),
+                promised={},
+                truth=Truth(),
+                area=cache.area,
+                wanted=wanted,
+                known=known,
+            )
         await self.connect()
         if revision is not None and repo is not None:
             commit = await self._commit(cache, RepoRef(kind=repo[0], repo_id=repo[1], revision=revision), facts)
@@ -139,12 +140,18 @@ class CacheVerification(Verification):
         await anyio.to_thread.run_sync(self._sort_out, job, asked)
         return job
 
-    def _unchanged(self, area: Path, facts: CacheFacts) -> Verdict | None:
-        """Return what was found when the folder was sealed; None where it is not as it was then."""
-        asked = self.may_ask
-        return read_seal(area, fingerprint(facts, source_of(area), asked=asked), asked=asked)
+    def _unchanged(self, area: Path, facts: CacheFacts, seal: Seal) -> bool:
+        """Return whether a folder is as it was when it was sealed."""
+        ledger, asked = source_of(area), self.may_ask
+        if not seal.holds(facts, ledger, asked=asked):
+            return False
+        if seal.folders.keys() != facts.folders.keys():  # some came to rest since: the next run need not read them
+            found = fingerprint(facts, ledger, asked=asked, folders=facts.folders)
+            if found is not None:
+                seal._replace(folders=facts.folders).write(self._disk, area, found, asked=asked)
+        return True
 
-    def _seal(self, job: Job, verdict: Verdict) -> None:
+    def _seal(self, job: Job, verdict: Verdict, weights: tuple[tuple[str, str], ...]) -> None:
         """Spare the next run what this one found good; only where the ledger on the disk says every word of it."""
         facts, truth, asked = job.facts, job.truth, self.hub is not None
         assert isinstance(facts, CacheFacts)
@@ -159,9 +166,9 @@ class CacheVerification(Verification):
         questions = cache_questions(facts, job.promised, job.wanted)
         if not all(one.digest is not None and proofs.knows(one.digest, one.state) for one in questions):
             return
-        found = fingerprint(facts, proofs.source, asked=asked)
+        found = fingerprint(facts, proofs.source, asked=asked, folders=facts.folders)
         if found is not None:
-            write_seal(self._disk, job.area, found, verdict, asked=asked)
+            seal_of(verdict, facts.folders, weights).write(self._disk, job.area, found, asked=asked)
 
     async def _commit(self, cache: HubCache, ref: RepoRef, facts: CacheFacts) -> str:
         """Return the commit that a revision names: today, where the Hub may be asked, else as it was recorded."""
@@ -182,11 +189,13 @@ class CacheVerification(Verification):
         assert isinstance(facts, CacheFacts)
         files: list[tuple[str | None, str, Evidence, How]] = []
         tell = (lambda *good: files.append(good)) if self._options.details else None
-        known = job.known
-        if known is None:
+        if job.known is not None:
+            known, weights = job.known.verdict, job.known.weights
+        else:
             known = judge_contents(facts, job.promised, job.answers, wanted=job.wanted, tell=tell)
+            weights = _weights(facts)
             if job.sealable:
-                self._seal(job, known)
+                self._seal(job, known, weights)
         verdict = judge_cache(facts, job.promised, job.answers, broken=job.truth.broken, wanted=job.wanted, known=known)
         repo = job.identity.repo
         return Place(
@@ -198,12 +207,7 @@ class CacheVerification(Verification):
             verdict=verdict,
             files=tuple(files),
             trouble=None if job.truth.trouble is None else job.truth.trouble.message,
-            weights=tuple(
-                (commit, path)
-                for commit, names in facts.snapshots.items()
-                for path in names
-                if path.endswith(WEIGHT_ENDINGS)
-            ),
+            weights=weights,
         )
 
     def _write_cache_sums(self, job: Job, place: Place) -> str | None:
@@ -231,3 +235,9 @@ def _not_in_cache(target: str, ref: RepoRef, cache_dir: Path) -> FetchverifyErro
     if Path(target).is_dir():
         hint = f"for the folder of this name type `./{target}`; {hint}"
     return AbsentError(f"{ref.kind} `{ref.repo_id}` is not in the cache `{cache_dir}`", hint=hint)
+
+
+def _weights(facts: CacheFacts) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (commit, path) for commit, names in facts.snapshots.items() for path in names if path.endswith(WEIGHT_ENDINGS)
+    )

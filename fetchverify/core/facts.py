@@ -27,6 +27,18 @@ class State(NamedTuple):
     st_ctime_ns: int = 0
 
 
+class Folders(NamedTuple):
+    """What stands for a snapshot that holds links alone.
+
+    Attributes:
+        paths: its folders, by path below it, itself (the empty text) first.
+        digest: of their paths and states.
+    """
+
+    paths: tuple[str, ...]
+    digest: str
+
+
 # What a name is: the text of a symbolic link, or the state of anything else (file, folder, socket).
 Entry: TypeAlias = str | State
 
@@ -176,6 +188,7 @@ class CacheFacts:
         has_snapshots: there is a `snapshots` folder.
         refs: name to commit; None where the file holds something else.
         snapshots: commit to the names below it, paths with `/`.
+        folders: commit to what stands for its snapshot, where something does.
         blobs: name to state of everything in `blobs` that is neither a link nor an `incomplete`.
         blob_links: those that are links.
         incompletes: the hub's own partials.
@@ -194,6 +207,7 @@ class CacheFacts:
     has_snapshots: bool = True
     refs: Mapping[str, str | None] = field(default_factory=dict)
     snapshots: Mapping[str, Mapping[str, Entry]] = field(default_factory=dict)
+    folders: Mapping[str, Folders] = field(default_factory=dict)
     blobs: Mapping[str, State] = field(default_factory=dict)
     blob_links: Mapping[str, Linked] = field(default_factory=dict)
     incompletes: Mapping[str, State] = field(default_factory=dict)

@@ -6,7 +6,6 @@ import re
 from calendar import timegm
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from email.utils import parsedate_tz
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
@@ -263,6 +262,8 @@ def parse_wait(headers: Mapping[str, str], *, now_s: float) -> float | None:
     if _SECONDS.fullmatch(value):
         return float(value)
     try:
+        from email.utils import parsedate_tz  # a date is rare, and this takes 20 ms to import
+
         date = parsedate_tz(value) if value else None
         return None if date is None else max(0.0, timegm(date[:9]) - (date[9] or 0) - now_s)
     except (ValueError, OverflowError, IndexError, TypeError):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+from operator import attrgetter
 
 from fetchverify.core.facts import Entry, State
 
 _MOST_DEPTH = 128  # deeper than PATH_MAX allows with names of one letter is no repo
 
 
+_fields = attrgetter(*State._fields)
+
+
 def state_of(seen: os.stat_result) -> State:
     """Return the part of a stat that is kept."""
-    return State(
-        seen.st_mode, seen.st_size, seen.st_mtime_ns, seen.st_dev, seen.st_ino, seen.st_nlink, seen.st_ctime_ns
-    )
+    return State._make(_fields(seen))
 
 
 class Scan:
@@ -77,7 +79,7 @@ class Scan:
                         links.append(entry.name)
                         continue
                     try:  # not by `state`: a call more for each of 100,000
-                        found[entry.name] = state_of(entry.stat(follow_symlinks=False))
+                        found[entry.name] = State._make(_fields(entry.stat(follow_symlinks=False)))
                     except FileNotFoundError:
                         continue
                     except OSError as error:
@@ -89,19 +91,29 @@ class Scan:
             os.close(fd)
         return found
 
-    def tree(self, top: str, *, skip: frozenset[str] = frozenset()) -> dict[str, Entry]:
+    def tree(
+        self, top: str, *, skip: frozenset[str] = frozenset(), folders: dict[str, State] | None = None
+    ) -> dict[str, Entry]:
         """Return every name below a folder that is no folder, by path below it; links are not followed.
 
         Args:
             top: the folder, below the root.
             skip: names directly below it that are left out.
+            folders: takes the states of all folders, by path below the first one, as they were before each was read.
         """
         found: dict[str, Entry] = {}
-        self._tree(f"{self.root}/{top}" if top else self.root, top, "", skip, found, 0)
+        self._tree(f"{self.root}/{top}" if top else self.root, top, "", skip, found, folders, 0)
         return found
 
     def _tree(
-        self, full: str, shown: str, prefix: str, skip: frozenset[str], found: dict[str, Entry], depth: int
+        self,
+        full: str,
+        shown: str,
+        prefix: str,
+        skip: frozenset[str],
+        found: dict[str, Entry],
+        states: dict[str, State] | None,
+        depth: int,
     ) -> None:
         if depth > _MOST_DEPTH:
             self.unreadable[shown] = "too many folders in one another"
@@ -117,6 +129,8 @@ class Scan:
             return
         folders = []
         try:
+            if states is not None:
+                states[prefix[:-1]] = state_of(os.fstat(fd))
             with os.scandir(fd) as entries:
                 for entry in entries:
                     name = entry.name
@@ -139,7 +153,7 @@ class Scan:
             os.close(fd)
         for name in sorted(folders):
             below = f"{shown}/{name}" if shown else name
-            self._tree(f"{full}/{name}", below, f"{prefix}{name}/", frozenset(), found, depth + 1)
+            self._tree(f"{full}/{name}", below, f"{prefix}{name}/", frozenset(), found, states, depth + 1)
 
 
 def small_bytes(path: str, most: int) -> bytes | None:

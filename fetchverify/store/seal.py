@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
-from fetchverify.core.facts import CacheFacts, Evidence, How, State
+from fetchverify.core.facts import CacheFacts, Evidence, Folders, How, State
 from fetchverify.core.findings import Verdict
 from fetchverify.errors import DiskError
 from fetchverify.store.area import STAGING
@@ -23,29 +24,78 @@ from fetchverify.store.disk import Disk
 from fetchverify.store.proofs import Source
 from fetchverify.store.scan import small_bytes
 
-_VERSION = 2
-_MOST_BYTES = 4096
+_VERSION = 3
+_MOST_BYTES = 16 << 20
 
 
-def fingerprint(facts: CacheFacts, ledger: Source | None, *, asked: bool) -> str | None:
+class Seal(NamedTuple):
+    """What was found when a folder was sealed; to be believed where `holds` says so.
+
+    Attributes:
+        verdict: without findings.
+        folders: commit to what stood for its snapshot, where something did.
+        weights: `(commit, path)` of what may be a model's weights.
+        digest: of all of it, and of the fingerprint.
+    """
+
+    verdict: Verdict
+    folders: Mapping[str, Folders]
+    weights: tuple[tuple[str, str], ...]
+    digest: str = ""
+
+    def holds(self, facts: CacheFacts, ledger: Source | None, *, asked: bool) -> bool:
+        """Return whether all is as it was then; the arguments are those of `fingerprint`."""
+        if any(facts.folders.get(commit) != folders for commit, folders in self.folders.items()):
+            return False
+        found = fingerprint(facts, ledger, asked=asked, folders=self.folders)
+        return found is not None and self.digest == _digest(found, self._told(), self.weights)
+
+    def _told(self) -> list[object]:
+        good = Counter[tuple[str, str]]()
+        for (evidence, how), count in self.verdict.good.items():
+            good[evidence.name, how.name] += count
+        return [self.verdict.files, self.verdict.size, sorted([*key, count] for key, count in good.items())]
+
+    def write(self, disk: Disk, area: Path, found: str, *, asked: bool) -> None:
+        """Keep it for the next run; where nothing can be written, that one takes its time.
+
+        Args:
+            disk: to write to.
+            area: the folder that holds the seal.
+            found: the fingerprint, by the same `folders`.
+            asked: as it was told to `fingerprint`.
+        """
+        told = self._told()
+        folders = {commit: [each.digest, each.paths] for commit, each in self.folders.items()}
+        data = json.dumps([_digest(found, told, self.weights), told, folders, self.weights]).encode()
+        if len(data) <= _MOST_BYTES:
+            with suppress(DiskError):
+                disk.write_file(_place(area, asked=asked), data, staging=_staging(area), durable=False)
+
+
+def fingerprint(facts: CacheFacts, ledger: Source | None, *, asked: bool, folders: Mapping[str, Folders]) -> str | None:
     """Return the digest of what a verdict on a repo's snapshots and blobs follows from; None where there is no ledger.
 
     Args:
         facts: the survey.
         ledger: the state of the ledger that knows, or is to know, the blobs.
         asked: the listings were confirmed by the Hub.
+        folders: commits whose names need not be looked at, and what stands for them.
     """
     if ledger is None:
         return None
     seen = [
         [_VERSION, facts.root, asked, ledger, list(facts.snapshots)],
         [facts.blob_links, facts.trees, facts.no_exist],
+        {commit: each.digest for commit, each in folders.items()},
     ]
     # Not a checksum: the names are a stranger's choice. In the order of the folders: another one only costs time.
     digest = hashlib.sha256()
     _feed(digest, json.dumps(seen))
     try:
-        for names in facts.snapshots.values():
+        for commit, names in facts.snapshots.items():
+            if commit in folders:
+                continue
             links = {path: entry for path, entry in names.items() if isinstance(entry, str)}
             _feed(digest, "\0".join(links), "\0".join(links.values()))
             _feed_states(digest, {path: entry for path, entry in names.items() if not isinstance(entry, str)})
@@ -72,38 +122,35 @@ def _place(area: Path, *, asked: bool) -> Path:
     return area / ("seal-hub" if asked else "seal-here")
 
 
-def read_seal(area: Path, found: str | None, *, asked: bool) -> Verdict | None:
-    """Return what was found when the folder was sealed; None where it is not as it was then.
+def read_seal(area: Path, *, asked: bool) -> Seal | None:
+    """Return what was found when the folder was sealed, whether or not all is as it was then; None where nothing was.
 
     Args:
         area: the folder that holds the seal.
-        found: the fingerprint of what is there now.
         asked: as it was told to `fingerprint`.
     """
     raw = small_bytes(str(_place(area, asked=asked)), _MOST_BYTES)
-    if raw is None or found is None:
+    if raw is None:
         return None
     try:
-        seal, told = json.loads(raw)
-        files, size, good = told
-        if seal != _digest(found, files, size, good):
-            return None
+        digest, (files, size, good), folders, weights = json.loads(raw)
         proved = Counter({(Evidence[evidence], How[how]): int(count) for evidence, how, count in good})
-        return Verdict(files=int(files), size=int(size), good=proved)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return Seal(
+            Verdict(files=int(files), size=int(size), good=proved),
+            {commit: Folders(tuple(map(str, paths)), str(seen)) for commit, (seen, paths) in folders.items()},
+            tuple((str(commit), str(path)) for commit, path in weights),
+            str(digest),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def write_seal(disk: Disk, area: Path, found: str, verdict: Verdict, *, asked: bool) -> None:
-    """Keep a verdict that found nothing wrong; where nothing can be written, the next run takes its time."""
-    # The next run reads nothing: it finds what this one read unchanged since.
-    good = Counter[tuple[str, str]]()
+def seal_of(verdict: Verdict, folders: Mapping[str, Folders], weights: tuple[tuple[str, str], ...]) -> Seal:
+    """Return the seal on a verdict without findings: the next run reads nothing, and finds it unchanged since proof."""
+    good = Counter[tuple[Evidence, How]]()
     for (evidence, _), count in verdict.good.items():
-        good[evidence.name, How.LEDGER.name] += count
-    told = [verdict.files, verdict.size, [[*key, count] for key, count in good.items()]]
-    data = json.dumps([_digest(found, *told), told]).encode()
-    with suppress(DiskError):
-        disk.write_file(_place(area, asked=asked), data, staging=_staging(area), durable=False)
+        good[evidence, How.LEDGER] += count
+    return Seal(Verdict(files=verdict.files, size=verdict.size, good=good), folders, weights)
 
 
 def _staging(area: Path) -> Path | None:

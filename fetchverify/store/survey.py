@@ -12,7 +12,7 @@ import posixpath
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from fetchverify.core.blocks import HEADER_SIZE, RECORD_SIZE
@@ -20,6 +20,7 @@ from fetchverify.core.facts import (
     AreaFacts,
     CacheFacts,
     Entry,
+    Folders,
     Linked,
     Payload,
     State,
@@ -33,6 +34,7 @@ from fetchverify.store.lockfiles import held_locks, survey_locks
 from fetchverify.store.owner import Life, look, myself, on_local_file_system
 from fetchverify.store.scan import Scan, small_bytes, state_of
 from fetchverify.store.trees import parse_commit
+from fetchverify.store.unread import Unread, is_unchanged, settled
 
 REPO_FOLDER = re.compile(r"(model|dataset|space)s--(.+)")
 MARKER = ".huggingface-shared-blobs"
@@ -53,12 +55,13 @@ def repo_folders(cache_dir: Path) -> list[str]:
         return []
 
 
-def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
+def survey_cache(cache_dir: Path, folder: str, *, sealed: Mapping[str, Folders] | None = None) -> CacheFacts:
     """Return what lies in one repo's folder of a cache.
 
     Args:
         cache_dir: the cache.
         folder: as `repo_folders` names it.
+        sealed: what stood for its snapshots, by commit, when every name in them led to a good blob.
     """
     # The folder itself may be a link of the user's own, to another disk.
     root = os.path.realpath(cache_dir / folder)
@@ -70,7 +73,9 @@ def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
     in_snapshots = [entry for entry in scan.entries("snapshots") if entry.name not in _IGNORED]
     obstacles += sorted(f"snapshots/{entry.name}" for entry in in_snapshots if _is_no_folder(entry))
     commits = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in in_snapshots]
-    snapshots = {name: scan.tree(f"snapshots/{name}") for name, is_folder in sorted(commits) if is_folder}
+    local = on_local_file_system(Path(root))
+    held = [name for name, is_folder in sorted(commits) if is_folder]
+    snapshots, folders = _snapshots(scan, held, (sealed or {}) if local else None)
     facts = CacheFacts(
         root=root,
         now=time.time(),
@@ -78,6 +83,7 @@ def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
         has_snapshots=("snapshots" in top and "snapshots" not in obstacles) or not os.path.lexists(root),
         refs=_refs(scan),
         snapshots=snapshots,
+        folders=folders,
         dangling=frozenset(_dangling(root, snapshots)),
         obstacles=tuple(obstacles),
         blobs=blobs,
@@ -88,7 +94,7 @@ def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
         locks=survey_locks(
             cache_dir / ".locks" / folder, {name.split(".")[0] for name in incompletes}, blobs.keys() | links.keys()
         ),
-        locks_exclude=on_local_file_system(Path(root)),
+        locks_exclude=local,
         strange=tuple(
             sorted(
                 name
@@ -104,6 +110,26 @@ def survey_cache(cache_dir: Path, folder: str) -> CacheFacts:
     return facts
 
 
+def _snapshots(
+    scan: Scan, commits: Iterable[str], sealed: Mapping[str, Folders] | None
+) -> tuple[dict[str, Mapping[str, Entry]], dict[str, Folders]]:
+    """Return the names in each snapshot, and what stands for them; nothing does where `sealed` is None."""
+    found: dict[str, Mapping[str, Entry]] = {}
+    standing: dict[str, Folders] = {}
+    began_ns = time.time_ns()
+    for commit in commits:
+        top = f"snapshots/{commit}"
+        before = None if sealed is None else sealed.get(commit)
+        if before is not None and is_unchanged(f"{scan.root}/{top}", before):
+            found[commit], standing[commit] = Unread(scan, top), before
+            continue
+        states: dict[str, State] = {}
+        names = found[commit] = scan.tree(top, folders=states)
+        if sealed is not None and (now := settled(names, states, began_ns)) is not None:
+            standing[commit] = now
+    return found, standing
+
+
 def _is_no_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether nobody finds a folder here, links looked through; as the hub does."""
     try:
@@ -115,6 +141,8 @@ def _is_no_folder(entry: os.DirEntry[str]) -> bool:
 def _dangling(root: str, snapshots: Mapping[str, Mapping[str, Entry]]) -> Iterator[str]:
     """Yield the names that lead out of the repo's blobs and nowhere: the hub's tools drop a repo for one of them."""
     for commit, names in snapshots.items():
+        if isinstance(names, Unread):
+            continue  # all of them led to blobs, and still do
         # 100,000 names have a few forms.
         forms = {
             (path.count("/"), text[: text.rfind("/") + 1], text.endswith("/"))

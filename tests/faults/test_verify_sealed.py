@@ -16,9 +16,11 @@ from fetchverify.core.findings import Rank, Verdict
 from fetchverify.core.judging.cache import judge_contents
 from fetchverify.core.manifest import Digest
 from fetchverify.core.verified import VerifyReport
+from fetchverify.store import unread
 from fetchverify.store.disk import Disk
 from fetchverify.store.proofs import Proofs, source_of
-from fetchverify.store.seal import fingerprint
+from fetchverify.store.scan import Scan
+from fetchverify.store.seal import read_seal
 from fetchverify.store.survey import survey_cache
 from mock_server import MiB, MockHub
 from tests.damage import CATALOGUE, FILES, FOLDER, REPO, WEIGHTS, Cached, Damage, names_of
@@ -33,6 +35,17 @@ SEALS = ("seal-hub", "seal-here")
 
 def seals(repo: Cached) -> set[str]:
     return {name for name in SEALS if (repo.area / name).exists()}
+
+
+@pytest.fixture(autouse=True)
+def settled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether folders come to rest at once, or never."""
+    at_once: bool = getattr(request, "param", True)
+    monkeypatch.setattr(unread, "_TICK_NS", 0 if at_once else 10**20)
+    return at_once
+
+
+both = pytest.mark.parametrize("settled", [True, False], ids=["settled", "young"], indirect=True)
 
 
 async def sealed(hub: MockHub, repo: Cached, **more: object) -> VerifyReport:
@@ -55,6 +68,68 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return roots
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The snapshots of which every name was read."""
+    tops: list[str] = []
+    tree = Scan.tree
+
+    def counted(scan: Scan, top: str, **more: Any) -> Any:
+        if top.startswith("snapshots/"):
+            tops.append(top)
+        return tree(scan, top, **more)
+
+    monkeypatch.setattr(Scan, "tree", counted)
+    return tops
+
+
+@both
+async def test_a_snapshot_whose_folders_rest_is_not_read_again(
+    hub: MockHub, repo: Cached, settled: bool, read: list[str]
+) -> None:
+    first = await sealed(hub, repo)
+    assert [f"snapshots/{repo.commit}"] == read
+    read.clear()
+    again = await sealed(hub, repo)
+    assert ([] if settled else [f"snapshots/{repo.commit}"]) == read
+    assert first.places[0].weights == again.places[0].weights != ()
+
+
+async def test_a_snapshot_that_came_to_rest_is_not_read_again(
+    hub: MockHub, repo: Cached, judged: list[str], read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unread, "_TICK_NS", 10**20)
+    await sealed(hub, repo)
+    monkeypatch.setattr(unread, "_TICK_NS", 0)
+    judged.clear()
+    await sealed(hub, repo)
+    read.clear()
+    await sealed(hub, repo)
+    assert ([], []) == (judged, read)
+
+
+async def test_names_are_read_where_anything_else_changed(
+    hub: MockHub, repo: Cached, judged: list[str], read: list[str]
+) -> None:
+    await sealed(hub, repo)
+    judged.clear()
+    read.clear()
+    repo.flip("w.safetensors", 9)
+    report = await verify(hub, repo)
+    assert ([str(repo.root)], [f"snapshots/{repo.commit}"]) == (judged, read)
+    assert {"w.safetensors"} == {finding.path for finding in report.places[0].verdict.findings}
+
+
+async def test_a_disk_that_others_write_to_as_well_is_read_each_time(
+    hub: MockHub, repo: Cached, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fetchverify.store.survey.on_local_file_system", lambda _: False)
+    await sealed(hub, repo)
+    await sealed(hub, repo)
+    assert 2 == len(read)
+
+
+@both
 @pytest.mark.parametrize("offline", [False, True], ids=["online", "offline"])
 @pytest.mark.parametrize("all_of_it", [False, True], ids=["one", "all"])
 async def test_the_second_run_judges_no_name_and_says_the_same(
@@ -101,10 +176,19 @@ def _another_revision(repo: Cached) -> None:
     shutil.copytree(repo.snapshot, repo.snapshot.with_name("ab" * 20), symlinks=True)
 
 
-def _seen(repo: Cached) -> str | None:
-    return fingerprint(survey_cache(repo.cache, FOLDER), source_of(repo.area), asked=True)
+def _a_link_for_a_folder(repo: Cached) -> None:
+    away = repo.cache / "away"
+    repo.name("sub").rename(away)
+    repo.name("sub").symlink_to(away)
 
 
+def _holds(repo: Cached) -> bool:
+    seal = read_seal(repo.area, asked=True)
+    assert seal is not None
+    return seal.holds(survey_cache(repo.cache, FOLDER, sealed=seal.folders), source_of(repo.area), asked=True)
+
+
+@both
 @pytest.mark.parametrize(
     "change",
     [
@@ -119,6 +203,13 @@ def _seen(repo: Cached) -> str | None:
         lambda repo: repo.name("mine.txt").symlink_to("../../blobs/x"),
         lambda repo: repo.name("empty.txt").unlink(),
         lambda repo: repo.copied("config.json"),
+        lambda repo: repo.relink("sub/twin.json", str(repo.blob("config.json"))),
+        lambda repo: repo.name("sub/mine.txt").symlink_to("../../../blobs/x"),
+        lambda repo: repo.name("sub/twin.json").unlink(),
+        lambda repo: repo.name("sub/twin.json").rename(repo.name("sub/other.json")),
+        lambda repo: repo.copied("sub/twin.json"),
+        lambda repo: repo.name("sub").rename(repo.name("bus")),
+        _a_link_for_a_folder,
     ],
     ids=[
         "bytes-with-times-set-back",
@@ -132,6 +223,13 @@ def _seen(repo: Cached) -> str | None:
         "a-name-more",
         "a-name-less",
         "a-copy-for-a-link",
+        "link-of-another-text-below",
+        "a-name-more-below",
+        "a-name-less-below",
+        "a-name-renamed-below",
+        "a-copy-for-a-link-below",
+        "a-folder-renamed",
+        "a-link-for-a-folder",
     ],
 )
 async def test_whatever_is_another_now_breaks_the_seal(
@@ -140,10 +238,9 @@ async def test_whatever_is_another_now_breaks_the_seal(
     if not (repo.root / "trees").is_dir():
         return
     await sealed(hub, repo)
-    before = _seen(repo)
-    assert before == _seen(repo)
+    assert _holds(repo)
     change(repo)
-    assert before != _seen(repo)
+    assert not _holds(repo)
     judged.clear()
     await verify(hub, repo, offline=True)
     assert [str(repo.root)] == judged
@@ -165,8 +262,20 @@ async def test_a_moved_cache_is_not_vouched_for(hub: MockHub, repo: Cached, tmp_
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"rubbish", b"[1, 2]", b"[" * 4000, b'["", [1, 2, [["HUB", "LEDGER", 3]]]]', b"\xff" * 9, b"x" * 5000, None],
-    ids=["empty", "rubbish", "other", "deep", "unsealed", "no-text", "long", "torn"],
+    [
+        b"",
+        b"rubbish",
+        b"[1, 2]",
+        b"[" * 4000,
+        b'["", [1, 2, [["HUB", "LEDGER", 3]]], {}, []]',
+        b'["", [1, 2, [["HUB", "LEDGER", 3]]], {"%s": ["", ["", "a\\u0000b", "../../../.."]]}, []]' % (b"a" * 40),
+        b'["", [1, 2, []], {"a": 1}, []]',
+        b'["", [1, 2, []], [], []]',
+        b"\xff" * 9,
+        b"x" * (16 << 20) + b"x",
+        None,
+    ],
+    ids=["empty", "rubbish", "other", "deep", "unsealed", "paths", "folders", "list", "no-text", "long", "torn"],
 )
 async def test_a_damaged_seal_only_costs_time(hub: MockHub, repo: Cached, judged: list[str], raw: bytes | None) -> None:
     await sealed(hub, repo)

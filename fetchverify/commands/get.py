@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -212,7 +213,7 @@ async def _manifest(
     if options.offline:
         return _manifest_offline(ref, layout), 0
     # A tenth of a second of imports, in the time that the Hub takes to answer.
-    threading.Thread(target=_engine, daemon=True).start()
+    threading.Thread(target=_import_engine, daemon=True).start()
     async with Hub(endpoint, emit=emit, connections=options.connections, patience=patience(options.retries)) as hub:
         manifest = await hub.manifest(ref, cached_tree=layout.read_tree)
         return manifest, hub.requests
@@ -252,6 +253,11 @@ def _engine() -> ModuleType:
     from fetchverify.engine import transfer
 
     return transfer
+
+
+def _import_engine() -> None:
+    with suppress(Exception):  # whoever needs it meets the error
+        _engine()
 
 
 def _transfer_options(options: GetOptions) -> TransferOptions:

@@ -108,6 +108,8 @@ class CacheVerification(Verification):
                 wanted=wanted,
                 known=known,
             )
+        if stood:  # not to be believed in anything: all is read
+            facts = await anyio.to_thread.run_sync(survey_cache, cache_dir, folder)
         await self.connect()
         if revision is not None and repo is not None:
             commit = await self._commit(cache, RepoRef(kind=repo[0], repo_id=repo[1], revision=revision), facts)
@@ -145,7 +147,8 @@ class CacheVerification(Verification):
         ledger, asked = source_of(area), self.may_ask
         if not seal.holds(facts, ledger, asked=asked):
             return False
-        if seal.folders.keys() != facts.folders.keys():  # some came to rest since: the next run need not read them
+        # Some came to rest since: the next run need not read them.
+        if seal.folders.keys() != facts.folders.keys() and not facts.unreadable:
             found = fingerprint(facts, ledger, asked=asked, folders=facts.folders)
             if found is not None:
                 seal._replace(folders=facts.folders).write(self._disk, area, found, asked=asked)

@@ -126,6 +126,11 @@ def myself() -> Owner:
 
 def on_local_file_system(path: Path) -> bool:
     """Return True where this kernel alone can have the path's file system mounted."""
+    return file_system(path) in LOCAL_FILE_SYSTEMS
+
+
+def file_system(path: Path) -> str:
+    """Return the kind of file system that the path lies on, as the kernel calls it; empty where nobody says."""
     here = os.path.realpath(path)
     best, kind = "", ""
     for line in _read_text("/proc/self/mountinfo").splitlines():
@@ -138,7 +143,7 @@ def on_local_file_system(path: Path) -> bool:
         inside = here == point or here.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):  # the last mount on a point hides the earlier ones
             best, kind = point, named
-    return kind in LOCAL_FILE_SYSTEMS
+    return kind
 
 
 def judge(owner: Owner, *, now: Owner, local: bool, flock_free: bool) -> Life:

@@ -141,7 +141,7 @@ def read_seal(area: Path, *, asked: bool) -> Seal | None:
             tuple((str(commit), str(path)) for commit, path in weights),
             str(digest),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

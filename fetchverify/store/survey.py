@@ -31,10 +31,10 @@ from fetchverify.core.judging.links import blob_behind
 from fetchverify.core.tree import is_commit
 from fetchverify.store.area import AREA_NAME, ORPHAN_S, STAGING
 from fetchverify.store.lockfiles import held_locks, survey_locks
-from fetchverify.store.owner import Life, look, myself, on_local_file_system
+from fetchverify.store.owner import LOCAL_FILE_SYSTEMS, Life, file_system, look, myself
 from fetchverify.store.scan import Scan, small_bytes, state_of
 from fetchverify.store.trees import parse_commit
-from fetchverify.store.unread import Unread, is_unchanged, settled
+from fetchverify.store.unread import Unread, is_unchanged, settled, tells_of_changes
 
 REPO_FOLDER = re.compile(r"(model|dataset|space)s--(.+)")
 MARKER = ".huggingface-shared-blobs"
@@ -73,9 +73,9 @@ def survey_cache(cache_dir: Path, folder: str, *, sealed: Mapping[str, Folders] 
     in_snapshots = [entry for entry in scan.entries("snapshots") if entry.name not in _IGNORED]
     obstacles += sorted(f"snapshots/{entry.name}" for entry in in_snapshots if _is_no_folder(entry))
     commits = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in in_snapshots]
-    local = on_local_file_system(Path(root))
+    kind = file_system(Path(root))
     held = [name for name, is_folder in sorted(commits) if is_folder]
-    snapshots, folders = _snapshots(scan, held, (sealed or {}) if local else None)
+    snapshots, folders = _snapshots(scan, held, (sealed or {}) if tells_of_changes(kind) else None)
     facts = CacheFacts(
         root=root,
         now=time.time(),
@@ -94,7 +94,7 @@ def survey_cache(cache_dir: Path, folder: str, *, sealed: Mapping[str, Folders] 
         locks=survey_locks(
             cache_dir / ".locks" / folder, {name.split(".")[0] for name in incompletes}, blobs.keys() | links.keys()
         ),
-        locks_exclude=local,
+        locks_exclude=kind in LOCAL_FILE_SYSTEMS,
         strange=tuple(
             sorted(
                 name
@@ -117,17 +117,27 @@ def _snapshots(
     found: dict[str, Mapping[str, Entry]] = {}
     standing: dict[str, Folders] = {}
     began_ns = time.time_ns()
+    device = _device(scan.root)
     for commit in commits:
-        top = f"snapshots/{commit}"
+        top, unreadable = f"snapshots/{commit}", len(scan.unreadable)
         before = None if sealed is None else sealed.get(commit)
         if before is not None and is_unchanged(f"{scan.root}/{top}", before):
             found[commit], standing[commit] = Unread(scan, top), before
             continue
         states: dict[str, State] = {}
         names = found[commit] = scan.tree(top, folders=states)
-        if sealed is not None and (now := settled(names, states, began_ns)) is not None:
+        if sealed is None or len(scan.unreadable) > unreadable:
+            continue
+        if (now := settled(names, states, began_ns, device)) is not None:
             standing[commit] = now
     return found, standing
+
+
+def _device(path: str) -> int | None:
+    try:
+        return os.stat(path).st_dev  # noqa: PTH116
+    except OSError:
+        return None
 
 
 def _is_no_folder(entry: os.DirEntry[str]) -> bool:
@@ -142,7 +152,7 @@ def _dangling(root: str, snapshots: Mapping[str, Mapping[str, Entry]]) -> Iterat
     """Yield the names that lead out of the repo's blobs and nowhere: the hub's tools drop a repo for one of them."""
     for commit, names in snapshots.items():
         if isinstance(names, Unread):
-            continue  # all of them led to blobs, and still do
+            continue  # all of them led to blobs when it was sealed; where it was not, all is looked at once more
         # 100,000 names have a few forms.
         forms = {
             (path.count("/"), text[: text.rfind("/") + 1], text.endswith("/"))

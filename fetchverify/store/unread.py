@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from fetchverify.core.facts import Entry, Folders, State
+from fetchverify.store.owner import LOCAL_FILE_SYSTEMS
 from fetchverify.store.scan import Scan, state_of
 
 _SECOND_NS = 1_000_000_000
@@ -21,15 +22,28 @@ _SECOND_NS = 1_000_000_000
 _TICK_NS, _COARSE_NS = _SECOND_NS // 10, 2 * _SECOND_NS
 
 
-def settled(names: Mapping[str, Entry], states: Mapping[str, State], began_ns: int) -> Folders | None:
-    """Return what stands for a snapshot on a disk that this kernel alone writes to; None where nothing does.
+def tells_of_changes(kind: str) -> bool:
+    """Return whether all that changes in a folder changes its times, on a file system of this kind.
+
+    Not on one that others write to as well, nor on an overlay: of its folders only the upper layer's times are seen.
+    """
+    return kind in LOCAL_FILE_SYSTEMS and kind != "overlay"
+
+
+def settled(
+    names: Mapping[str, Entry], states: Mapping[str, State], began_ns: int, device: int | None
+) -> Folders | None:
+    """Return what stands for a snapshot whose file system tells of changes; None where nothing does.
 
     Args:
         names: what it holds.
         states: of its folders, by path below it, itself first; each was looked at before it was read.
         began_ns: Unix time, in nanoseconds, of the moment before the first of them was looked at.
+        device: of that file system; a folder on another is a mount of its own, of whatever kind.
     """
-    if not states or not all(isinstance(entry, str) for entry in names.values()):
+    if not all(isinstance(entry, str) for entry in names.values()):
+        return None
+    if {state.st_dev for state in states.values()} != {device}:
         return None
     for state in states.values():
         margin_ns = _TICK_NS if state.st_ctime_ns % _SECOND_NS else _COARSE_NS
@@ -41,7 +55,9 @@ def settled(names: Mapping[str, Entry], states: Mapping[str, State], began_ns: i
 
 def is_unchanged(snapshot: str, before: Folders) -> bool:
     """Return whether the folders of the snapshot at this path are as they were."""
-    states = {}
+    states: dict[str, State] = {}
+    if before.paths[:1] != ("",):
+        return False
     try:
         for path in before.paths:
             states[path] = state_of(os.lstat(f"{snapshot}/{path}" if path else snapshot))

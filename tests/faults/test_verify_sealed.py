@@ -12,7 +12,7 @@ import pytest
 
 from fetchverify.commands import verifycache as room
 from fetchverify.core.facts import CacheFacts, How
-from fetchverify.core.findings import Rank, Verdict
+from fetchverify.core.findings import Kind, Rank, Verdict
 from fetchverify.core.judging.cache import judge_contents
 from fetchverify.core.manifest import Digest
 from fetchverify.core.verified import VerifyReport
@@ -42,6 +42,7 @@ def settled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Whether folders come to rest at once, or never."""
     at_once: bool = getattr(request, "param", True)
     monkeypatch.setattr(unread, "_TICK_NS", 0 if at_once else 10**20)
+    monkeypatch.setattr("fetchverify.store.survey.tells_of_changes", lambda _: True)  # containers lie on an overlay
     return at_once
 
 
@@ -120,10 +121,24 @@ async def test_names_are_read_where_anything_else_changed(
     assert {"w.safetensors"} == {finding.path for finding in report.places[0].verdict.findings}
 
 
+async def test_a_seal_that_is_broken_hides_nothing_of_where_links_lead(
+    hub: MockHub, repo: Cached, tmp_path: Path
+) -> None:
+    """Folders that were moved are the same folders; links by absolute paths lead nowhere then."""
+    shutil.rmtree(repo.root / "trees", ignore_errors=True)
+    for path in FILES:
+        repo.relink(path, str(repo.blob(path)))
+    await sealed(hub, repo, offline=True)
+    repo.cache.rename(tmp_path / "moved")
+    report = await verify(hub, Cached(tmp_path / "moved"), offline=True)
+    lost = {finding.path for finding in report.places[0].verdict.findings if finding.kind is Kind.DANGLING}
+    assert (1, set(FILES)) == (report.exit_code, lost)
+
+
 async def test_a_disk_that_others_write_to_as_well_is_read_each_time(
     hub: MockHub, repo: Cached, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fetchverify.store.survey.on_local_file_system", lambda _: False)
+    monkeypatch.setattr("fetchverify.store.survey.tells_of_changes", lambda _: False)
     await sealed(hub, repo)
     await sealed(hub, repo)
     assert 2 == len(read)
@@ -270,12 +285,28 @@ async def test_a_moved_cache_is_not_vouched_for(hub: MockHub, repo: Cached, tmp_
         b'["", [1, 2, [["HUB", "LEDGER", 3]]], {}, []]',
         b'["", [1, 2, [["HUB", "LEDGER", 3]]], {"%s": ["", ["", "a\\u0000b", "../../../.."]]}, []]' % (b"a" * 40),
         b'["", [1, 2, []], {"a": 1}, []]',
+        b'["", [1e999, 2, []], {}, []]',
+        b'["", [1, 2, [["HUB", "LEDGER", Infinity]]], {}, []]',
         b'["", [1, 2, []], [], []]',
         b"\xff" * 9,
         b"x" * (16 << 20) + b"x",
         None,
     ],
-    ids=["empty", "rubbish", "other", "deep", "unsealed", "paths", "folders", "list", "no-text", "long", "torn"],
+    ids=[
+        "empty",
+        "rubbish",
+        "other",
+        "deep",
+        "unsealed",
+        "paths",
+        "folders",
+        "endless",
+        "infinite",
+        "list",
+        "no-text",
+        "long",
+        "torn",
+    ],
 )
 async def test_a_damaged_seal_only_costs_time(hub: MockHub, repo: Cached, judged: list[str], raw: bytes | None) -> None:
     await sealed(hub, repo)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio.to_thread
@@ -134,7 +134,9 @@ async def run(options: GetOptions, emit: events.Emit) -> Report | DryRun:
             raise
         # Another user's cache, or a read-only one, with all that was asked for: it can be proved without writing.
         emit(events.Note(level="debug", message=f"what is proved here cannot be noted: {refused.message}"))
-    transfer = _engine().Transfer(
+    from fetchverify.engine.transfer import Transfer
+
+    transfer = Transfer(
         manifest=manifest,
         layout=layout,
         disk=disk,
@@ -249,15 +251,9 @@ def _manifest_offline(ref: RepoRef, layout: Layout) -> Manifest:
     return Manifest(ref=ref, commit=commit, files=files)
 
 
-def _engine() -> ModuleType:
-    from fetchverify.engine import transfer
-
-    return transfer
-
-
 def _import_engine() -> None:
     with suppress(Exception):  # whoever needs it meets the error
-        _engine()
+        importlib.import_module("fetchverify.engine.transfer")
 
 
 def _transfer_options(options: GetOptions) -> TransferOptions:

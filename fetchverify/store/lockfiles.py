@@ -25,8 +25,10 @@ def survey_locks(folder: Path, under_way: Collection[str], here: Container[str])
     scan = Scan(str(folder))
     oldest_ns = (time.time() - ORPHAN_S) * 1e9
     found: dict[str, Lock] = {}
-    etags = ((entry, entry.name.removesuffix(".lock")) for entry in scan.entries(""))
-    for entry, etag in [(entry, etag) for entry, etag in etags if etag not in here or etag in under_way]:
+    for entry in scan.entries(""):
+        etag = entry.name.removesuffix(".lock")
+        if etag in here and etag not in under_way:
+            continue
         state = scan.state(entry, "")
         if state is not None and stat.S_ISREG(state.st_mode):
             young = state.st_mtime_ns >= oldest_ns and etag not in under_way

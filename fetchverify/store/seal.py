@@ -51,10 +51,8 @@ class Seal(NamedTuple):
         return found is not None and self.digest == _digest(found, self._told(), self.weights)
 
     def _told(self) -> list[object]:
-        good = Counter[tuple[str, str]]()
-        for (evidence, how), count in self.verdict.good.items():
-            good[evidence.name, how.name] += count
-        return [self.verdict.files, self.verdict.size, sorted([*key, count] for key, count in good.items())]
+        good = sorted([evidence.name, how.name, count] for (evidence, how), count in self.verdict.good.items())
+        return [self.verdict.files, self.verdict.size, good]
 
     def write(self, disk: Disk, area: Path, found: str, *, asked: bool) -> None:
         """Keep it for the next run; where nothing can be written, that one takes its time.
@@ -98,8 +96,8 @@ def fingerprint(facts: CacheFacts, ledger: Source | None, *, asked: bool, folder
                 continue
             links = {path: entry for path, entry in names.items() if isinstance(entry, str)}
             _feed(digest, "\0".join(links), "\0".join(links.values()))
-            _feed_states(digest, {path: entry for path, entry in names.items() if not isinstance(entry, str)})
-        _feed_states(digest, facts.blobs)
+            feed_states(digest, {path: entry for path, entry in names.items() if not isinstance(entry, str)})
+        feed_states(digest, facts.blobs)
     except OverflowError:  # no inode or time that we know is so large
         return None
     return digest.hexdigest()
@@ -112,8 +110,12 @@ def _feed(digest: hashlib._Hash, *texts: str) -> None:
         digest.update(data)
 
 
-def _feed_states(digest: hashlib._Hash, states: Mapping[str, State]) -> None:
-    """Feed names and numbers in bulk: JSON of 100,000 states takes a quarter of a second."""
+def feed_states(digest: hashlib._Hash, states: Mapping[str, State]) -> None:
+    """Feed names and numbers in bulk: JSON of 100,000 states takes a quarter of a second.
+
+    Raises:
+        OverflowError: a number is larger than any inode or time that we know.
+    """
     _feed(digest, "\0".join(states))
     digest.update(array("q", chain.from_iterable(states.values())).tobytes())
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from array import array
 from collections.abc import Iterator, Mapping
-from itertools import chain
 
 from fetchverify.core.facts import Entry, Folders, State
 from fetchverify.store.owner import LOCAL_FILE_SYSTEMS
 from fetchverify.store.scan import Scan, state_of
+from fetchverify.store.seal import feed_states
 
 _SECOND_NS = 1_000_000_000
 # How long before the reading the last change must lie, lest a later one bears the same time: the kernel looks at its
@@ -67,11 +66,12 @@ def is_unchanged(snapshot: str, before: Folders) -> bool:
 
 
 def _digest(states: Mapping[str, State]) -> str | None:
+    digest = hashlib.sha256()
     try:
-        numbers = array("q", chain.from_iterable(states.values())).tobytes()
-    except OverflowError:  # no inode or time that we know is so large
+        feed_states(digest, states)
+    except OverflowError:
         return None
-    return hashlib.sha256("\0".join(states).encode("utf-8", "surrogatepass") + b"\0\0" + numbers).hexdigest()
+    return digest.hexdigest()
 
 
 class Unread(Mapping[str, Entry]):
